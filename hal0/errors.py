@@ -1,0 +1,472 @@
+"""What can go wrong, by name: one tree, each class with its code, HTTP status and a sentence.
+
+    Hal0Error
+      SettingsError
+      RequestError       a caller asked for something that cannot be done
+        InvalidRequest, NotJson, TooLarge, Forbidden, BadHost, BadOrigin, RouteNotFound, MethodNotAllowed
+        NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound
+        Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel, ModelTaken,
+                         ModelExists, ModelInUse, EngineExists, JobSuperseded, JobNotFailed,
+                         JobFinished, JobAlreadySent, IllegalTransition, ClaimLost, LaneTaken
+      PullError          SourceNotFound, CopyNotAllowed, DiskFull, SourceChanged
+      PreloadError       FileNotFound, FileUnreadable, SizeMismatch, NotAGguf, Truncated,
+                         ChecksumMismatch, EngineFileDiffers, FileChanged, LoadTimeout
+      EngineError        EngineUnreachable, EngineTimeout, EngineBadAnswer, EngineRefused,
+                         EngineRestarted, EngineUnauthorized, BackendNotAnswering
+      JobError           WorkerCrashed, DrainTimeout, UnloadTimeout, InternalFault
+      DatabaseError      DatabaseLocked, DatabaseFull, DatabaseOlder, DatabaseNewer, DatabaseCorrupt
+
+A code is stable; a detail is for an operator: what, which slot, job or file, what to do.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+
+class Hal0Error(Exception):
+    """Any failure that hal0 knows by name."""
+
+    code: ClassVar[str] = "hal0.error"
+    status: ClassVar[int] = 500
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        evidence: Mapping[str, Any] | None = None,
+        job_id: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.evidence = dict(evidence or {})
+        self.job_id = job_id
+        self.retry_after_s = retry_after_s
+
+    def as_row(self) -> dict[str, Any]:
+        """Return `{code, detail, evidence}`, the shape that rows keep and the wire shows."""
+        return {"code": self.code, "detail": self.detail, "evidence": self.evidence}
+
+
+class SettingsError(Hal0Error):
+    """A setting has a value that cannot be used."""
+
+    code = "settings.invalid"
+
+
+class RequestError(Hal0Error):
+    """A caller asked for something that cannot be done."""
+
+    code = "request.error"
+    status = 400
+
+
+class InvalidRequest(RequestError):
+    """A body, query or name is not of the documented shape; evidence lists each field."""
+
+    code = "request.invalid"
+    status = 422
+
+
+class NotJson(RequestError):
+    """The body is not a JSON object."""
+
+    code = "request.not_json"
+
+
+class TooLarge(RequestError):
+    """The body is larger than any request of hal0 needs to be."""
+
+    code = "request.too_large"
+    status = 413
+
+
+class Forbidden(RequestError):
+    """No rule lets this caller use this route."""
+
+    code = "auth.forbidden"
+    status = 403
+
+
+class BadHost(Forbidden):
+    """The Host header names another machine (DNS rebinding)."""
+
+    code = "auth.bad_host"
+
+
+class BadOrigin(Forbidden):
+    """The request comes from a page of another site."""
+
+    code = "auth.bad_origin"
+
+
+class RouteNotFound(RequestError):
+    """No such route."""
+
+    code = "request.not_found"
+    status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The route exists, this method on it does not."""
+
+    code = "request.method_not_allowed"
+    status = 405
+
+
+class NotFound(RequestError):
+    """What was named does not exist."""
+
+    code = "request.unknown_name"
+    status = 404
+
+
+class SlotNotFound(NotFound):
+    """There is no slot of this name."""
+
+    code = "slot.not_found"
+
+
+class ModelNotFound(NotFound):
+    """There is no model of this name."""
+
+    code = "model.not_found"
+
+
+class EngineNotFound(NotFound):
+    """There is no engine of this name."""
+
+    code = "engine.not_found"
+
+
+class JobNotFound(NotFound):
+    """There is no job of this id."""
+
+    code = "job.not_found"
+
+
+class Conflict(RequestError):
+    """The request contradicts what is there."""
+
+    code = "request.conflict"
+    status = 409
+
+
+class SlotExists(Conflict):
+    """A living slot has this name already."""
+
+    code = "slot.exists"
+
+
+class SlotBusy(Conflict):
+    """The slot has unfinished jobs."""
+
+    code = "slot.busy"
+
+
+class SlotNotOffline(Conflict):
+    """Only an offline slot may change its model or engine."""
+
+    code = "slot.not_offline"
+
+
+class SlotPinned(Conflict):
+    """The slot is pinned; an unload needs `even_if_pinned`."""
+
+    code = "slot.pinned"
+
+
+class SlotHasNoModel(Conflict):
+    """The slot has no model assigned and the request names none."""
+
+    code = "slot.no_model"
+
+
+class ModelTaken(Conflict):
+    """Another slot of this engine holds or wants the same model: an engine unloads by name."""
+
+    code = "slot.model_taken"
+
+
+class ModelExists(Conflict):
+    """A living model has this name already."""
+
+    code = "model.exists"
+
+
+class ModelInUse(Conflict):
+    """A slot holds or wants this model."""
+
+    code = "model.in_use"
+
+
+class EngineExists(Conflict):
+    """An engine has this name already."""
+
+    code = "engine.exists"
+
+
+class JobSuperseded(Conflict):
+    """A newer chain of the same slot is unfinished, or took this job's place."""
+
+    code = "job.superseded"
+
+
+class JobNotFailed(Conflict):
+    """Only a failed or cancelled job can be retried."""
+
+    code = "job.not_failed"
+
+
+class JobFinished(Conflict):
+    """The job has ended; there is nothing to cancel."""
+
+    code = "job.finished"
+
+
+class JobAlreadySent(Conflict):
+    """The engine has the request and cannot be told to stop."""
+
+    code = "job.already_sent"
+
+
+class IllegalTransition(Conflict):
+    """The slot is not in the state that this change starts from, or no edge leads there."""
+
+    code = "slot.illegal_transition"
+
+
+class ClaimLost(Conflict):
+    """The job belongs to another owner or attempt now; whoever sees this writes nothing."""
+
+    code = "job.claim_lost"
+
+
+class LaneTaken(Conflict):
+    """The engine's one place for a load is held by another load."""
+
+    code = "engine.lane_taken"
+
+
+class PullError(Hal0Error):
+    """The bytes of a model could not be brought."""
+
+    code = "pull.failed"
+    status = 502
+
+
+class SourceNotFound(PullError):
+    """The source of a model does not exist or cannot be read."""
+
+    code = "pull.source_not_found"
+
+
+class CopyNotAllowed(PullError):
+    """The file lies on another disk and copying it was not asked for."""
+
+    code = "pull.copy_not_allowed"
+    status = 409
+
+
+class DiskFull(PullError):
+    """There is not enough room in the models folder."""
+
+    code = "pull.disk_full"
+    status = 507
+
+
+class SourceChanged(PullError):
+    """The source changed while it was read."""
+
+    code = "pull.source_changed"
+
+
+class PreloadError(Hal0Error):
+    """A model is not fit to load (ADR-0007); the engine was not asked, except for `LoadTimeout`."""
+
+    code = "preload.error"
+    status = 422
+
+
+class FileNotFound(PreloadError):
+    """There is no regular file where the model should lie."""
+
+    code = "preload.file_not_found"
+
+
+class FileUnreadable(PreloadError):
+    """The file is there and cannot be read."""
+
+    code = "preload.file_unreadable"
+
+
+class SizeMismatch(PreloadError):
+    """The file is longer or shorter than registered."""
+
+    code = "preload.size_mismatch"
+
+
+class NotAGguf(PreloadError):
+    """The header is not one of a GGUF file that hal0 understands."""
+
+    code = "preload.not_a_gguf"
+
+
+class Truncated(PreloadError):
+    """A tensor lies beyond the end of the file, or a shard is missing."""
+
+    code = "preload.truncated"
+
+
+class ChecksumMismatch(PreloadError):
+    """The sha256 of the file is not the registered one."""
+
+    code = "preload.checksum_mismatch"
+
+
+class EngineFileDiffers(PreloadError):
+    """The engine would open another file, or download one."""
+
+    code = "preload.engine_file_differs"
+
+
+class FileChanged(PreloadError):
+    """The file was replaced or written between its validation and the load."""
+
+    code = "preload.file_changed"
+
+
+class LoadTimeout(PreloadError):
+    """The load did not end within its wall-clock limit; no machine repeats it."""
+
+    code = "preload.load_timeout"
+    status = 504
+
+
+class EngineError(Hal0Error):
+    """The inference server did not do what it was asked for."""
+
+    code = "engine.error"
+    status = 502
+
+
+class EngineUnreachable(EngineError):
+    """Nothing accepts connections at the engine's address."""
+
+    code = "engine.unreachable"
+
+
+class EngineTimeout(EngineError):
+    """The engine did not answer in time."""
+
+    code = "engine.timeout"
+    status = 504
+
+
+class EngineBadAnswer(EngineError):
+    """The engine's answer is not of the documented shape, or broke off."""
+
+    code = "engine.bad_answer"
+
+
+class EngineRefused(EngineError):
+    """The engine answered with an error; its message is in the detail."""
+
+    code = "engine.refused"
+
+
+class EngineRestarted(EngineError):
+    """The engine is another process than the one that was asked."""
+
+    code = "engine.restarted"
+
+
+class EngineUnauthorized(EngineError):
+    """The engine wants another key; see HAL0_ENGINE_KEY_FILE."""
+
+    code = "engine.unauthorized"
+
+
+class BackendNotAnswering(EngineError):
+    """The engine lists the model, its backend does not answer."""
+
+    code = "engine.backend_not_answering"
+
+
+class JobError(Hal0Error):
+    """A job could not be carried through."""
+
+    code = "job.error"
+
+
+class WorkerCrashed(JobError):
+    """Workers died under this job several times in a row."""
+
+    code = "job.worker_crashed"
+
+
+class DrainTimeout(JobError):
+    """Requests were still running when the time to drain was over; the model stays."""
+
+    code = "slot.drain_timeout"
+    status = 409
+
+
+class UnloadTimeout(JobError):
+    """The engine did not finish an unload in time; its mark stays on the slot."""
+
+    code = "engine.unload_timeout"
+    status = 504
+
+
+class InternalFault(JobError):
+    """hal0 has a bug; the log of the worker has the traceback."""
+
+    code = "hal0.internal"
+
+
+class DatabaseError(Hal0Error):
+    """The database cannot be used."""
+
+    code = "db.error"
+
+
+class DatabaseLocked(DatabaseError):
+    """Another process holds the database longer than HAL0_BUSY_TIMEOUT_S."""
+
+    code = "db.locked"
+    status = 503
+
+
+class DatabaseFull(DatabaseError):
+    """The disk under the database is full."""
+
+    code = "db.full"
+    status = 507
+
+
+class DatabaseOlder(DatabaseError):
+    """The schema is older than this hal0; run `hal0 db upgrade`."""
+
+    code = "db.older"
+    status = 503
+
+
+class DatabaseNewer(DatabaseError):
+    """The schema is newer than this hal0; install the newer hal0."""
+
+    code = "db.newer"
+    status = 503
+
+
+class DatabaseCorrupt(DatabaseError):
+    """The file is not a database of hal0, or is damaged."""
+
+    code = "db.corrupt"
+
+
+def tree(root: type[Hal0Error] = Hal0Error) -> Iterator[type[Hal0Error]]:
+    """Yield `root` and every class below it, parents first."""
+    yield root
+    for child in root.__subclasses__():
+        yield from tree(child)

@@ -1,0 +1,67 @@
+"""Which named places a process can be made to die, stop or linger at.
+
+`reach("load.sent")` does nothing, unless the process was armed with `HAL0_POINT=load.sent:kill`
+(SIGKILL to itself), `:stop` (SIGSTOP) or `:sleep` (60 s, or `:sleep=SECONDS`). The acceptance tests
+arm every point in turn and watch the ledger converge. A point that is not in `POINTS` is a
+programming error, and so is a point in `POINTS` that no code reaches: a test looks for it.
+"""
+
+import logging
+import os
+import signal
+import time
+from typing import Final
+
+from hal0.errors import SettingsError
+
+log = logging.getLogger(__name__)
+
+STEPS: Final = {
+    "pull": ("begun", "linked", "fetching", "fetched", "done"),
+    "validate": ("begun", "hashed", "resolved", "done"),
+    "unload": ("begun", "marked", "sent", "answered", "done"),
+    "load": ("begun", "marked", "sent", "answered", "verified", "done"),
+}
+"""For each kind of job, in order: `begun` the body runs, nothing is written; `done` the result is
+committed; `marked` the mark that a request is on its way is committed; `sent` the engine's socket
+took the whole request; `answered` its answer was read."""
+
+POINTS: Final = frozenset(
+    ["queue.claimed", "api.enqueued", "rescue.requeued"]
+    + [f"{kind}.{step}" for kind, steps in STEPS.items() for step in steps]
+)
+
+_armed: dict[str, str] = {}
+
+
+def arm(spec: str | None) -> None:
+    """Arm one point from the text of HAL0_POINT; None disarms. Raises SettingsError."""
+    _armed.clear()
+    if spec is None:
+        return
+    name, _, act = spec.partition(":")
+    verb, _, seconds = act.partition("=")
+    if name not in POINTS or verb not in {"kill", "stop", "sleep"}:
+        raise SettingsError(
+            f"HAL0_POINT={spec!r} is not <point>:<kill|stop|sleep[=seconds]>; "
+            f"points are {', '.join(sorted(POINTS))}"
+        )
+    if seconds and not seconds.replace(".", "", 1).isdigit():
+        raise SettingsError(f"HAL0_POINT={spec!r}: {seconds!r} is not a number of seconds")
+    _armed[name] = act
+
+
+def reach(name: str) -> None:
+    """Die, stop or linger here if this point is armed; the first process to come only once."""
+    if name not in POINTS:
+        raise AssertionError(f"{name} is not a declared point")
+    act = _armed.pop(name, None)
+    if act is None:
+        return
+    log.warning("point %s reached: %s", name, act)
+    if act == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif act == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    else:
+        time.sleep(float(act.partition("=")[2] or 60))

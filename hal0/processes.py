@@ -1,0 +1,39 @@
+"""Which process is meant: a pid together with its start, which no other process can have."""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a living process began, in clock ticks since boot; None = it is gone.
+
+    Field 22 of /proc/PID/stat; the command before it may hold spaces and parentheses. A start in
+    wall time would move when somebody sets the clock.
+    """
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        state, *fields = stat.rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if state in {"Z", "X"} else int(fields[18])
+
+
+def kill_exactly(pid: int, start: int) -> bool:
+    """SIGKILL this process and no successor of its pid; tell whether it was there.
+
+    A pidfd is opened first and the start compared after: what the descriptor names cannot change.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        if start_ticks(pid) != start:
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return True
+    finally:
+        os.close(descriptor)

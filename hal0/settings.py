@@ -1,0 +1,166 @@
+"""Every default with its unit: the only reader of the environment and of `hal0.toml`.
+
+The environment wins over `$HAL0_HOME/hal0.toml`, which wins over the defaults here. A name that
+hal0 does not know is refused in the file; in the environment, where other programs live too, only
+names that begin with HAL0_ are looked at.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from hal0.errors import SettingsError
+from hal0.where import DEFAULT_BIND, PREFIX, default_home, home
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """All settings of one process, read once at its start."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
+    toml_file: ClassVar[Path | None] = None
+
+    home: Path = Field(default_factory=default_home, description="folder of hal0.db and run/")
+    models_dir: Path | None = Field(
+        None, description="folder of the model files; default $HAL0_HOME/models"
+    )
+    bind: str = Field(DEFAULT_BIND, description="address:port of the API")
+    url: str | None = Field(
+        None, description="where the CLI finds the API; default http://$HAL0_BIND"
+    )
+    token_file: Path | None = Field(None, description="file with the CLI's token")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="logging")
+
+    engine_url: str | None = Field(
+        None, description="the model server; unset = the embedded engine at HAL0_ENGINE_BIND"
+    )
+    engine_kind: Literal["embedded", "lemonade"] | None = Field(
+        None, description="default: lemonade when HAL0_ENGINE_URL is set, else embedded"
+    )
+    engine_key_file: Path | None = Field(None, description="file with the engine's API key")
+    engine_bind: str = Field("127.0.0.1:13311", description="address:port of the embedded engine")
+    engine_call_log: Path | None = Field(
+        None, description="NDJSON file to which the embedded engine appends each call it gets"
+    )
+    engine_wait_s: Seconds = Field(
+        300.0, description="seconds a job waits for an engine that refuses connections"
+    )
+    engine_settle_s: Seconds | None = Field(
+        None,
+        description="seconds after which the engine owes no answer to a load any more; "
+        "default 1200 (lemonade: twice its global_timeout), 600 (embedded: its load limit)",
+    )
+
+    worker_threads: int = Field(4, ge=2, le=64, description="threads of one worker process")
+    load_timeout_s: Seconds = Field(120.0, gt=0, description="wall-clock limit of a load, seconds")
+    unload_timeout_s: Seconds = Field(
+        60.0, gt=0, description="wall-clock limit of an unload, seconds"
+    )
+    drain_timeout_s: Seconds = Field(
+        30.0, description="seconds an unload waits for running requests"
+    )
+    idle_after_s: Seconds = Field(
+        300.0, description="seconds unused until ready becomes idle; 0 = never"
+    )
+    unload_after_s: Seconds = Field(330.0, description="seconds unused until unloaded; 0 = never")
+    beat_s: Seconds = Field(10.0, gt=0, description="seconds between two beats of a running job")
+    silence_s: Seconds = Field(
+        30.0, gt=0, description="seconds without a beat until a job is silent"
+    )
+    crash_limit: int = Field(3, ge=1, description="deaths of workers in a row until a job fails")
+    reconcile_s: Seconds = Field(30.0, gt=0, description="seconds between two reconciles")
+    busy_timeout_s: Seconds = Field(5.0, description="seconds a writer waits for the database")
+    point: str | None = Field(None, description="crash point of tests: <name>:<kill|stop|sleep>")
+
+    @field_validator("bind", "engine_bind")
+    @classmethod
+    def _is_address_and_port(cls, value: str) -> str:
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
+            raise ValueError(f"{value!r} is not address:port, as in 127.0.0.1:13310")
+        return value
+
+    @model_validator(mode="after")
+    def _demotes_before_it_unloads(self) -> Self:
+        if 0 < self.unload_after_s <= self.idle_after_s:
+            raise ValueError(
+                f"idle_after_s ({self.idle_after_s}) must be less than "
+                f"unload_after_s ({self.unload_after_s}); 0 switches either off"
+            )
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments, then the environment, then `hal0.toml` of the home folder."""
+        toml = TomlConfigSettingsSource(settings_cls, toml_file=home() / "hal0.toml")
+        return init_settings, env_settings, toml
+
+    @classmethod
+    def load(cls, **overrides: Any) -> Self:
+        """Read the settings; raises SettingsError that names each bad one."""
+        try:
+            return cls(**overrides)
+        except ValidationError as exc:
+            problems = "; ".join(
+                f"{PREFIX}{'_'.join(map(str, e['loc'])).upper() or '*'}: {e['msg']}"
+                for e in exc.errors()
+            )
+            raise SettingsError(problems) from exc
+        except (OSError, ValueError) as exc:
+            raise SettingsError(f"hal0.toml cannot be read: {exc}") from exc
+
+    @property
+    def database(self) -> Path:
+        """Path of the one database file."""
+        return self.home / "hal0.db"
+
+    @property
+    def models(self) -> Path:
+        """Folder in which every model file lies when it is loaded."""
+        return self.models_dir or self.home / "models"
+
+    @property
+    def run(self) -> Path:
+        """Folder of owner locks and bells; what is in it may vanish at any time."""
+        return self.home / "run"
+
+    @property
+    def api_url(self) -> str:
+        """Where the API is, for the CLI."""
+        return self.url or f"http://{self.bind}"
+
+    @property
+    def default_engine_url(self) -> str:
+        """Where the engine of the first migration is."""
+        return self.engine_url or f"http://{self.engine_bind}"
+
+    @property
+    def default_engine_kind(self) -> str:
+        """Kind of the engine of the first migration."""
+        return self.engine_kind or ("lemonade" if self.engine_url else "embedded")
+
+    @property
+    def default_settle_s(self) -> float:
+        """Seconds until a load that nobody answered counts as settled."""
+        return self.settle_s_of(self.default_engine_kind)
+
+    def settle_s_of(self, kind: str) -> float:
+        """Return the same for an engine of this kind."""
+        if self.engine_settle_s is not None:
+            return self.engine_settle_s
+        return 1200.0 if kind == "lemonade" else 600.0

@@ -1,0 +1,13 @@
+"""${message}.
+
+What happens to existing rows: say it here.
+"""
+
+from alembic import op
+
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}

@@ -1,0 +1,299 @@
+"""How a local file comes into the models folder, and what is left when that is interrupted."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hal0.errors import (
+    CopyNotAllowed,
+    DiskFull,
+    InvalidRequest,
+    PullError,
+    SourceChanged,
+    SourceNotFound,
+)
+from hal0.registry.checksum import Interrupted
+from hal0.registry.place import Placed, final_paths, is_in_place, place
+
+MIB = 2**20
+OTHER_DISK = Path("/dev/shm")
+
+
+class Fetches:
+    """Counts how often a copy was begun, and what was there at that moment."""
+
+    def __init__(self, target: Path) -> None:
+        self.part = target.with_name(f"{target.name}.part")
+        self.count = 0
+
+    def __call__(self) -> None:
+        assert not self.part.exists() or self.count == 0
+        self.count += 1
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "models" / "m" / "model.gguf"
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A file on the disk of the models folder."""
+    path = tmp_path / "downloads" / "model.gguf"
+    path.parent.mkdir()
+    path.write_bytes(os.urandom(3 * MIB + 7))
+    return path
+
+
+@pytest.fixture
+def far_source(tmp_path: Path) -> Iterator[Path]:
+    """A file on another disk."""
+    if not OTHER_DISK.is_dir() or OTHER_DISK.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip(f"{OTHER_DISK} is not a disk apart from {tmp_path}: nothing to copy across")
+    folder = Path(tempfile.mkdtemp(prefix="hal0-test-", dir=OTHER_DISK))
+    path = folder / "model.gguf"
+    path.write_bytes(os.urandom(3 * MIB + 7))
+    yield path
+    shutil.rmtree(folder)
+
+
+def bring(source: Path, target: Path, *, allow_copy: bool = True, **options: Any) -> Placed:
+    options.setdefault("on_fetch", lambda: None)
+    return place(source, target, allow_copy=allow_copy, **options)
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_a_file_of_the_same_disk_is_linked_without_a_fetch(source: Path, target: Path) -> None:
+    fetches = Fetches(target)
+    assert not is_in_place(source, target)
+    assert bring(source, target, allow_copy=False, on_fetch=fetches) == "linked"
+    assert target.samefile(source)
+    assert is_in_place(source, target)
+    assert bring(source, target, allow_copy=False, on_fetch=fetches) == "there"
+    assert fetches.count == 0
+    assert names_in(target.parent) == {"model.gguf"}
+    assert target.parent.stat().st_mode & 0o777 == 0o755 & ~_umask()
+
+
+def _umask() -> int:
+    current = os.umask(0o022)
+    os.umask(current)
+    return current
+
+
+def test_a_symlink_stands_for_the_file_behind_it(source: Path, target: Path) -> None:
+    link = source.with_name("link.gguf")
+    link.symlink_to(source)
+    assert bring(link, target) == "linked"
+    assert not target.is_symlink()
+    assert target.samefile(source)
+
+
+def test_another_file_at_the_target_is_replaced_whole(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    target.write_bytes(b"old")
+    with target.open("rb") as reader:
+        assert bring(source, target) == "linked"
+        assert reader.read() == b"old"
+    assert target.samefile(source)
+
+
+def test_what_a_dead_process_left_over_is_cleared_away(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True)
+    target.with_name(".model.gguf.link").write_bytes(b"half")
+    assert bring(source, target) == "linked"
+    assert names_in(target.parent) == {"model.gguf"}
+
+
+def test_a_source_that_is_gone_does_not_matter_while_the_target_is_there(
+    source: Path, target: Path
+) -> None:
+    bring(source, target)
+    source.unlink()
+    assert is_in_place(source, target)
+    assert bring(source, target) == "there"
+
+
+def test_neither_source_nor_target_is_source_not_found(source: Path, target: Path) -> None:
+    source.unlink()
+    assert not is_in_place(source, target)
+    with pytest.raises(SourceNotFound, match="No such file"):
+        bring(source, target)
+
+
+def test_a_source_that_is_no_regular_file_is_not_found(source: Path, target: Path) -> None:
+    source.unlink()
+    os.mkfifo(source)
+    with pytest.raises(SourceNotFound, match="not a regular file"):
+        bring(source, target)
+
+
+def test_a_target_that_is_a_folder_is_a_pull_error(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    with pytest.raises(PullError, match="Is a directory"):
+        bring(source, target)
+
+
+def test_a_file_of_another_disk_is_not_copied_unasked(far_source: Path, target: Path) -> None:
+    fetches = Fetches(target)
+    with pytest.raises(CopyNotAllowed) as caught:
+        bring(far_source, target, allow_copy=False, on_fetch=fetches)
+    assert caught.value.evidence["size_bytes"] == far_source.stat().st_size
+    assert names_in(target.parent) == set()
+    assert fetches.count == 0
+
+
+def test_a_file_of_another_disk_is_copied_once(far_source: Path, target: Path) -> None:
+    fetches, seen = Fetches(target), []
+    size = far_source.stat().st_size
+    for expected in ("copied", "there"):
+        found = bring(
+            far_source,
+            target,
+            on_fetch=fetches,
+            on_progress=lambda done, total: seen.append((done, total)),
+        )
+        assert found == expected
+    assert fetches.count == 1
+    assert seen == [(size, size)]
+    assert target.read_bytes() == far_source.read_bytes()
+    assert target.stat().st_mtime_ns == far_source.stat().st_mtime_ns
+    assert names_in(target.parent) == {"model.gguf"}
+    assert is_in_place(far_source, target)
+
+
+def test_a_copy_is_made_again_when_the_source_is_another(far_source: Path, target: Path) -> None:
+    bring(far_source, target)
+    far_source.write_bytes(os.urandom(MIB))
+    assert not is_in_place(far_source, target)
+    assert bring(far_source, target) == "copied"
+    assert target.read_bytes() == far_source.read_bytes()
+
+
+def test_an_empty_file_is_copied_too(far_source: Path, target: Path) -> None:
+    far_source.write_bytes(b"")
+    assert bring(far_source, target) == "copied"
+    assert target.read_bytes() == b""
+
+
+def test_a_stopped_copy_keeps_its_part_and_the_next_one_is_whole(
+    far_source: Path, target: Path
+) -> None:
+    asked = 0
+
+    def should_stop() -> bool:
+        nonlocal asked
+        asked += 1
+        return asked == 2
+
+    with pytest.raises(Interrupted):
+        bring(far_source, target, should_stop=should_stop)
+    assert names_in(target.parent) == {"model.gguf.part"}
+    assert target.with_name("model.gguf.part").stat().st_size == 2 * MIB
+    assert bring(far_source, target) == "copied"
+    assert target.read_bytes() == far_source.read_bytes()
+    assert names_in(target.parent) == {"model.gguf"}
+
+
+def test_a_source_that_changes_while_it_is_copied_is_not_placed(
+    far_source: Path, target: Path
+) -> None:
+    def write() -> bool:
+        with far_source.open("ab") as out:
+            out.write(b"more")
+        return False
+
+    with pytest.raises(SourceChanged) as caught:
+        bring(far_source, target, should_stop=write)
+    assert caught.value.evidence["expected"] != caught.value.evidence["found"]
+    assert names_in(target.parent) == set()
+
+
+def test_a_source_that_shrinks_while_it_is_copied_is_not_placed(
+    far_source: Path, target: Path
+) -> None:
+    def cut() -> bool:
+        os.truncate(far_source, MIB)
+        return False
+
+    with pytest.raises(SourceChanged):
+        bring(far_source, target, should_stop=cut)
+    assert names_in(target.parent) == set()
+
+
+def test_a_disk_without_room_is_full_before_anything_is_fetched(
+    far_source: Path, target: Path
+) -> None:
+    os.truncate(far_source, 2**60)  # sparse
+    fetches = Fetches(target)
+    with pytest.raises(DiskFull) as caught:
+        bring(far_source, target, on_fetch=fetches)
+    assert caught.value.evidence["needed_bytes"] == 2**60
+    assert 0 < caught.value.evidence["available_bytes"] < 2**60
+    assert fetches.count == 0
+
+
+@pytest.mark.parametrize(
+    ("point", "left"),
+    [
+        ("pull.linked", {"model.gguf"}),
+        ("pull.fetching", {"model.gguf.part"}),
+        ("pull.fetched", {"model.gguf"}),
+    ],
+)
+def test_a_file_under_its_final_name_is_whole_whenever_the_process_dies(
+    point: str, left: set[str], request: pytest.FixtureRequest, target: Path
+) -> None:
+    fixture = "source" if point == "pull.linked" else "far_source"
+    source: Path = request.getfixturevalue(fixture)
+    program = (
+        "import sys, pathlib\n"
+        "from hal0 import points\n"
+        "from hal0.registry.place import place\n"
+        "points.arm(sys.argv[1] + ':kill')\n"
+        "place(*map(pathlib.Path, sys.argv[2:]), allow_copy=True, on_fetch=lambda: None)\n"
+    )
+    dead = subprocess.run(
+        [sys.executable, "-c", program, point, str(source), str(target)],
+        env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        check=False,
+        timeout=60,
+    )
+    assert dead.returncode == -9
+    assert names_in(target.parent) == left
+    assert bring(source, target) == ("copied" if point == "pull.fetching" else "there")
+    assert target.read_bytes() == source.read_bytes()
+    assert names_in(target.parent) == {"model.gguf"}
+
+
+def test_one_file_lies_in_the_models_folder_under_the_models_name(tmp_path: Path) -> None:
+    for source, name in {"x/a.gguf": "m.gguf", "x/a": "m.gguf", "b.bin": "m.bin"}.items():
+        assert final_paths(tmp_path, "m", [Path(source)]) == (tmp_path / name,)
+
+
+def test_several_files_lie_in_a_folder_of_their_own_under_their_names(tmp_path: Path) -> None:
+    sources = [Path("x/a-00001-of-00002.gguf"), Path("y/a-00002-of-00002.gguf")]
+    assert final_paths(tmp_path, "m", sources) == tuple(
+        tmp_path / "m" / source.name for source in sources
+    )
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "../up"])
+def test_a_name_that_leads_out_of_the_models_folder_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest):
+        final_paths(tmp_path, name, [Path("a.gguf")])
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="same name"):
+        final_paths(tmp_path, "m", [Path("x/a.gguf"), Path("y/a.gguf")])

@@ -1,0 +1,129 @@
+"""A lemond that can be told to misbehave: a real server in a process of its own.
+
+    with Lemond(models_dir, call_log=tmp_path / "calls.ndjson") as lemond:
+        lemond.script(models={"gb": {"load": "hang"}})
+        ... lemond.url ... lemond.calls("/v1/load") ... lemond.kill() ... lemond.start()
+
+What can be scripted is in `tests/fakes/lemond/script.py`, how it loads and evicts in `router.py`.
+It listens when `start` returns; a second `start` uses the same port.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+ROOT = Path(__file__).parents[3]
+
+
+class Lemond:
+    """The fake's process, from the outside."""
+
+    def __init__(
+        self,
+        models: Path,
+        *,
+        call_log: Path | None = None,
+        key: str | None = None,
+        port: int = 0,
+        script: dict[str, Any] | None = None,
+    ) -> None:
+        self.models = models
+        self.call_log = call_log
+        self.key = key
+        self.port = port
+        self.url = ""
+        self._first_script = script
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process to send signals to."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start the server; the script of the constructor is in force before it listens."""
+        command = [sys.executable, "-m", "tests.fakes.lemond"]
+        command += ["--models", str(self.models), "--port", str(self.port)]
+        if self.call_log is not None:
+            command += ["--call-log", str(self.call_log)]
+        if self._first_script is not None:
+            path = self.models.parent / f"lemond-script-{os.getpid()}-{id(self)}.json"
+            path.write_text(json.dumps(self._first_script))
+            command += ["--script", str(path)]
+        env = {**os.environ, **({"LEMONADE_API_KEY": self.key} if self.key else {})}
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
+        )
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().strip()
+        if not self.url:
+            raise RuntimeError(f"the fake did not start: exit code {self._process.wait()}")
+        self.port = int(self.url.rpartition(":")[2])
+        return self
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL after 5 s."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._end()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self._process is not None:
+            self._process.kill()
+            self._end()
+
+    def _end(self) -> None:
+        assert self._process is not None
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        self._process = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def script(self, **changes: Any) -> None:
+        """Merge changes into the script in force, model by model; None resets a model."""
+        httpx.post(f"{self.url}/_script", json=changes).raise_for_status()
+
+    def drop(self, *models: str) -> None:
+        """Let the backends of these models die: they vanish from health."""
+        httpx.post(f"{self.url}/_drop", json={"models": models}).raise_for_status()
+
+    def state(self) -> dict[str, Any]:
+        """Return `{"loaded": [name…], "loading": name|None, "waiting": n}`."""
+        state: dict[str, Any] = httpx.get(f"{self.url}/_state").raise_for_status().json()
+        return state
+
+    def post(self, path: str, body: dict[str, Any], timeout_s: float = 30) -> httpx.Response:
+        """Talk to the server past hal0, as another client would."""
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=timeout_s)
+
+    def calls(self, path: str | None = None, phase: str = "begin") -> list[dict[str, Any]]:
+        """Return the call log so far, oldest first: format in `hal0/embedded/call_log.py`."""
+        if self.call_log is None or not self.call_log.exists():
+            return []
+        lines = [json.loads(line) for line in self.call_log.read_text().splitlines()]
+        return [x for x in lines if x["phase"] == phase and path in (None, x["path"])]

@@ -1,0 +1,153 @@
+"""What a job's body works with: the database, the engines, its claim's fate, its progress."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from hal0.clock import monotonic_ms, utc_now
+from hal0.db import Database
+from hal0.errors import DatabaseFull, DatabaseLocked, Hal0Error
+from hal0.jobs.bell import Bell, ring
+from hal0.jobs.engine_room import EngineRoom
+from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.owners import Owner
+from hal0.registry.catalog import StoredVerdicts
+from hal0.settings import Settings
+from hal0.tables import job_progress
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+PROGRESS_MS: Final = 1000
+"""A progress row is written at most this often."""
+
+
+class Stopping(Exception):  # noqa: N818  (not a failure: the worker was told to stop)
+    """This process is about to exit; the job goes back to the queue."""
+
+
+@dataclass(eq=False)
+class Body:
+    """One job's body while it runs in this process."""
+
+    held: Claim
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+    lost: threading.Event = field(default_factory=threading.Event)
+    told_ms: int = 0
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread of this body is alive: only then does its job beat."""
+        return self.thread.is_alive()
+
+
+class Context:
+    """One worker process's means; shared by its threads."""
+
+    def __init__(self, settings: Settings, db: Database, owner: Owner, bell: Bell) -> None:
+        self.settings = settings
+        self.db = db
+        self.owner = owner
+        self.bell = bell
+        self.engines = EngineRoom()
+        self.verdicts = StoredVerdicts(db)
+        self.stopping = threading.Event()
+        self.giving_up = threading.Event()
+        self._bodies: dict[int, Body] = {}
+        self._handed: dict[int, tuple[Claim, int]] = {}
+        self._lock = threading.Lock()
+
+    # -- what runs here -----------------------------------------------------------------------
+
+    def hand_over(self, held: Claim) -> None:
+        """Note a claim whose body is about to start."""
+        with self._lock:
+            self._handed[held.job.id] = (held, monotonic_ms())
+
+    @contextmanager
+    def body(self, held: Claim) -> Iterator[Body]:
+        """Be the body of a claim."""
+        body = Body(held)
+        with self._lock:
+            self._handed.pop(held.job.id, None)
+            self._bodies[held.job.id] = body
+        try:
+            yield body
+        finally:
+            with self._lock:
+                if self._bodies.get(held.job.id) is body:
+                    del self._bodies[held.job.id]
+
+    def bodies(self) -> list[Body]:
+        """Return the bodies that run now."""
+        with self._lock:
+            return list(self._bodies.values())
+
+    def never_started(self, after_ms: int) -> list[Claim]:
+        """Take over the claims that no thread has begun within `after_ms`."""
+        now = monotonic_ms()
+        with self._lock:
+            late = [held for held, at in self._handed.values() if now - at >= after_ms]
+            for held in late:
+                del self._handed[held.job.id]
+        return late
+
+    # -- what bodies do ----------------------------------------------------------------------
+
+    def commit(self, write: Callable[[Connection], T]) -> T:
+        """Run `write` in one durable transaction, again and again until it is written.
+
+        A locked database or a full disk must not make a result untrue: the thread keeps it and
+        takes nothing else. Only a process that must exit gives up; rescue then finds the job.
+        """
+        pause_s = 0.05
+        while True:
+            try:
+                with self.db.write() as tx:
+                    return write(tx)
+            except (DatabaseLocked, DatabaseFull) as error:
+                if self.giving_up.wait(pause_s):
+                    raise
+                log.warning("not written yet: %s", error.detail)
+                pause_s = min(pause_s * 2, 2.0)
+
+    def progress(self, body: Body, phase: str, done_bytes: int, total_bytes: int) -> None:
+        """Write how far a body is, softly, at most once a second and at the end."""
+        now = monotonic_ms()
+        if now - body.told_ms < PROGRESS_MS and 0 < done_bytes < total_bytes:
+            return
+        body.told_ms = now
+        row = {
+            "attempt": body.held.job.attempt,
+            "phase": phase,
+            "done_bytes": done_bytes,
+            "total_bytes": total_bytes,
+            "at": utc_now(),
+        }
+        statement = upsert(job_progress).values(job_id=body.held.job.id, **row)
+        try:
+            with self.db.soft() as tx:
+                tx.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=row))
+        except Hal0Error as error:
+            log.debug("progress not written: %s", error.detail)
+
+    def should_stop(self, body: Body) -> bool:
+        """Whether a long read should end: the process stops, or the claim is another's."""
+        return self.stopping.is_set() or body.lost.is_set()
+
+    def ring(self) -> None:
+        """Wake all workers."""
+        ring(self.settings.run)
+
+    def close(self) -> None:
+        """Give up the engines, the bell, the lock and the connections."""
+        self.engines.close()
+        self.bell.close()
+        self.owner.close()
+        self.db.close()

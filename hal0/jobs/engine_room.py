@@ -1,0 +1,73 @@
+"""Where engines are spoken to: one event loop in a thread of its own, one client an engine.
+
+Job threads hand their calls in and wait. A load that nobody waits for any more goes on here, so
+that its late answer is still read (ADR-0007).
+"""
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from hal0.engines.base import Engine
+from hal0.engines.connect import connect
+from hal0.errors import EngineTimeout
+from hal0.registry.roster import EngineRow
+
+T = TypeVar("T")
+Call = Callable[[Engine], Awaitable[T]]
+
+
+class EngineRoom:
+    """The loop, its thread and its clients; one a process."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._clients: dict[tuple[str, str, str | None], Engine] = {}
+        self._thread = threading.Thread(target=self._loop.run_forever, name="engines", daemon=True)
+        self._thread.start()
+
+    def begin(self, row: EngineRow, call: Call[T]) -> "concurrent.futures.Future[T]":
+        """Start a call without a deadline; the future belongs to who asked."""
+        return asyncio.run_coroutine_threadsafe(self._call(row, call), self._loop)
+
+    def ask(self, row: EngineRow, call: Call[T], timeout_s: float) -> T:
+        """Make a call and wait for it; raises EngineTimeout after `timeout_s` of wall time."""
+        future = self.begin(row, call)
+        try:
+            return future.result(timeout_s)
+        except concurrent.futures.TimeoutError as exc:
+            future.cancel()
+            raise EngineTimeout(
+                f"engine {row.name} at {row.url} did not answer within {timeout_s:g} s"
+            ) from exc
+
+    async def _call(self, row: EngineRow, call: Call[T]) -> T:
+        key = (row.kind, row.url, row.key_file)
+        client = self._clients.get(key)
+        if client is None:
+            client = self._clients[key] = connect(row.kind, row.url, row.key_path)
+        return await call(client)
+
+    def close(self) -> None:
+        """Stop the loop; what is under way there is dropped, as a death would."""
+
+        async def wind_up() -> None:
+            this = asyncio.current_task()
+            others = [task for task in asyncio.all_tasks() if task is not this]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            for client in self._clients.values():
+                await client.close()
+
+        self._run_to_end(wind_up())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        if not self._thread.is_alive():
+            self._loop.close()
+
+    def _run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        concurrent.futures.wait([future], 5)

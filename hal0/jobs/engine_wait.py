@@ -1,0 +1,62 @@
+"""How a job waits: for an engine that is not there yet, for an answer, for its own deadline."""
+
+import concurrent.futures
+from enum import StrEnum
+from typing import Any, Final
+
+from hal0.clock import boot_id, monotonic_ms
+from hal0.errors import EngineUnreachable, Hal0Error
+from hal0.jobs.context import Body, Context
+from hal0.jobs.ledger.claims import put_back
+from hal0.jobs.ledger.rows import Claim
+from hal0.states import Outcome
+
+SLICE_S: Final = 0.2
+
+
+class Ended(StrEnum):
+    """Why a wait for an engine's answer is over."""
+
+    ANSWERED = "answered"
+    DEADLINE = "deadline"
+    STOPPING = "stopping"
+    LOST = "lost"
+
+
+def await_answer(
+    ctx: Context, body: Body, answer: "concurrent.futures.Future[Any]", deadline_ms: int
+) -> Ended:
+    """Wait for an answer until `deadline_ms` of the wall-clock limit; never beyond it.
+
+    A server that dribbles bytes does not stretch it: the clock is ours (ADR-0007).
+    """
+    while True:
+        left_s = (deadline_ms - monotonic_ms()) / 1000
+        done, _ = concurrent.futures.wait([answer], max(0.0, min(SLICE_S, left_s)))
+        if done:
+            return Ended.ANSWERED
+        if body.lost.is_set():
+            return Ended.LOST
+        if ctx.stopping.is_set():
+            return Ended.STOPPING
+        if monotonic_ms() >= deadline_ms:
+            return Ended.DEADLINE
+
+
+def defer(ctx: Context, held: Claim, error: Hal0Error) -> None:
+    """Put the job back until the engine answers; nothing was sent.
+
+    Raises EngineUnreachable when it has waited longer than `engine_wait_s` since it first tried.
+    """
+    waited_s = 0.0
+    if held.job.deferred_boot == boot_id() and held.job.deferred_ms is not None:
+        waited_s = (monotonic_ms() - held.job.deferred_ms) / 1000
+    limit_s = ctx.settings.engine_wait_s
+    if waited_s >= limit_s:
+        raise EngineUnreachable(
+            f"{error.detail}; given up after {limit_s:g} s (HAL0_ENGINE_WAIT_S): start the engine, "
+            f"then retry job {held.job.id}",
+            evidence=error.evidence,
+        ) from error
+    after_s = min(max(0.5, waited_s / 2), 10.0, max(0.1, limit_s - waited_s))
+    ctx.commit(lambda tx: put_back(tx, held, Outcome.DEFERRED, after_s=after_s))

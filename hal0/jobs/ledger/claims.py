@@ -1,0 +1,238 @@
+"""Which job runs next, and how it ends.
+
+A claim is one UPDATE. A job may run when it is the first unfinished one of its slot and nothing of
+the slot runs; a load besides when its engine's lane is free, no unload of that engine runs and the
+engine has settled the slot's last unload; an unload when no load of its slot is in the lane; a
+pull when no other downloads that model. A load that was sent already is claimed at once: its
+attempt only watches. Two partial unique indexes hold even if this statement were wrong.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from sqlalchemy import Connection, insert, text, update
+
+from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.errors import ClaimLost, Hal0Error
+from hal0.jobs.ledger.rows import (
+    IS_QUEUED,
+    IS_RUNNING,
+    Claim,
+    Job,
+    chain_by_id,
+    job_by_id,
+)
+from hal0.slots.queries import Slot, slot_by_id
+from hal0.slots.spec import load_key
+from hal0.slots.transitions import move
+from hal0.states import Cause, JobKind, JobState, Outcome, SlotState
+from hal0.tables import failed_keys, job_attempts, jobs, slots
+
+RUNNABLE: Final = """
+SELECT j.id FROM jobs j WHERE j.state = 'queued'
+  AND (:heavy OR j.kind NOT IN ('pull', 'validate'))
+  AND (j.run_after_ms IS NULL OR j.run_after_boot <> :boot OR j.run_after_ms <= :now_ms)
+  AND NOT EXISTS (SELECT 1 FROM jobs r WHERE r.slot_id = j.slot_id AND r.state = 'running')
+  AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.slot_id = j.slot_id AND e.state = 'queued'
+                  AND (e.position, e.step) < (j.position, j.step))
+  AND CASE j.kind
+    WHEN 'load' THEN j.sent_attempt IS NOT NULL OR (
+      NOT EXISTS (SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id)
+      AND NOT EXISTS (SELECT 1 FROM jobs u WHERE u.engine_id = j.engine_id
+                      AND u.kind = 'unload' AND u.state = 'running')
+      AND NOT EXISTS (SELECT 1 FROM slots s
+                      WHERE s.id = j.slot_id AND s.unload_job_id IS NOT NULL))
+    WHEN 'unload' THEN NOT EXISTS (
+      SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id AND l.slot_id = j.slot_id)
+    WHEN 'pull' THEN NOT EXISTS (
+      SELECT 1 FROM jobs p WHERE p.model_id = j.model_id
+      AND p.kind = 'pull' AND p.state = 'running')
+    ELSE 1 END
+ORDER BY j.position, j.step LIMIT 1
+"""
+_PEEK = text(RUNNABLE)
+_CLAIM = text(
+    "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner_id = :owner, "  # noqa: S608
+    "started_at = :now, outcome = NULL, run_after_boot = NULL, run_after_ms = NULL "
+    f"WHERE id = ({RUNNABLE}) RETURNING id"
+)
+
+
+def _now(heavy: bool) -> dict[str, Any]:
+    return {"heavy": heavy, "boot": boot_id(), "now_ms": monotonic_ms()}
+
+
+def is_work_waiting(tx: Connection, *, heavy: bool = True) -> bool:
+    """Tell whether a claim would find something now; needs no more than a read."""
+    return tx.execute(_PEEK, _now(heavy)).first() is not None
+
+
+def claim(tx: Connection, owner_id: str, *, heavy: bool = True) -> Claim | None:
+    """Take the next runnable job for this owner; None = there is none.
+
+    `heavy` False leaves pulls and validations to others. Belongs into a soft transaction: a power
+    cut that forgets a claim only puts the job back.
+    """
+    now = jobs.c.started_at.type.process_bind_param(utc_now(), tx.dialect)  # type: ignore[attr-defined]
+    row = tx.execute(_CLAIM, {**_now(heavy), "owner": owner_id, "now": now}).one_or_none()
+    return None if row is None else running_claim(tx, row.id)
+
+
+def running_claim(tx: Connection, job_id: int) -> Claim:
+    """Return a running job as its owner holds it."""
+    job = job_by_id(tx, job_id)
+    return Claim(job, chain_by_id(tx, job.chain_id))
+
+
+def is_held(tx: Connection, held: Claim) -> bool:
+    """Tell whether the claim is still its owner's."""
+    job = job_by_id(tx, held.job.id)
+    return (job.state, job.owner_id, job.attempt) == (
+        JobState.RUNNING,
+        held.job.owner_id,
+        held.job.attempt,
+    )
+
+
+def check(tx: Connection, held: Claim) -> Slot:
+    """Return the claim's slot as it is now; raises ClaimLost when the claim is another's.
+
+    Inside a write transaction this is the fence: nobody can take the claim until it commits.
+    """
+    if not is_held(tx, held):
+        raise _lost(held)
+    return slot_by_id(tx, held.job.slot_id)
+
+
+def _lost(held: Claim) -> ClaimLost:
+    return ClaimLost(
+        f"job {held.job.id} is no longer run by attempt {held.job.attempt} of {held.job.owner_id}",
+        job_id=held.job.id,
+    )
+
+
+def _end(tx: Connection, held: Claim, outcome: Outcome, values: Mapping[str, Any]) -> None:
+    """Write how this attempt ended, and the job's new state, if the claim is still ours."""
+    job, now = held.job, utc_now()
+    changed = tx.execute(
+        update(jobs)
+        .where(
+            jobs.c.id == job.id,
+            IS_RUNNING,
+            jobs.c.owner_id == job.owner_id,
+            jobs.c.attempt == job.attempt,
+        )
+        .values(owner_id=None, outcome=outcome, **values)
+    )
+    if changed.rowcount != 1:
+        raise _lost(held)
+    tx.execute(
+        insert(job_attempts),
+        {
+            "job_id": job.id,
+            "attempt": job.attempt,
+            "owner_id": job.owner_id,
+            "started_at": job.started_at,
+            "ended_at": now,
+            "outcome": outcome,
+            "error": values.get("error"),
+        },
+    )
+
+
+def finish(
+    tx: Connection,
+    held: Claim,
+    outcome: Outcome = Outcome.DONE,
+    result: Mapping[str, Any] | None = None,
+) -> None:
+    """End the job well: it did its work, or had nothing to do (`SKIPPED`). Raises ClaimLost."""
+    values = {"state": JobState.SUCCEEDED, "ended_at": utc_now(), "result": result, "error": None}
+    _end(tx, held, outcome, values)
+
+
+def fail(tx: Connection, held: Claim, error: Hal0Error, cause: Cause = Cause.JOB_FAILED) -> Slot:
+    """End the job as failed, cancel the rest of its chain, and leave the slot telling the truth.
+
+    A transient slot goes to error; one that still serves stays as it is (B15). The key of a load
+    that was sent is kept so that no machine sends it again. Raises ClaimLost.
+    """
+    row = {**error.as_row(), "job_id": held.job.id}
+    _end(tx, held, Outcome.FAILED, {"state": JobState.FAILED, "ended_at": utc_now(), "error": row})
+    cancel_queued(tx, held.job.chain_id, Outcome.CANCELLED, row)
+    if held.job.kind is JobKind.LOAD and _was_sent(tx, held.job):
+        remember_failed_key(tx, held)
+    slot = slot_by_id(tx, held.job.slot_id)
+    if slot.is_transient:
+        slot = move(tx, slot, SlotState.ERROR, cause, held.act, {"code": error.code})
+        tx.execute(
+            update(slots)
+            .where(slots.c.id == slot.id)
+            .values(error=row, model_id=None, held_options=None)
+        )
+    return slot_by_id(tx, slot.id)
+
+
+def _was_sent(tx: Connection, job: Job) -> bool:
+    return job_by_id(tx, job.id).was_sent
+
+
+def remember_failed_key(tx: Connection, held: Claim) -> None:
+    """Keep what was sent and failed on the slot until an operator asks for it again."""
+    model_id, options = held.load_key_args
+    tx.execute(
+        insert(failed_keys).prefix_with("OR REPLACE"),
+        {
+            "slot_id": held.job.slot_id,
+            "load_key": load_key(model_id, options),
+            "job_id": held.job.id,
+            "at": utc_now(),
+        },
+    )
+
+
+def put_back(
+    tx: Connection, held: Claim, outcome: Outcome, *, crashed: bool = False, after_s: float = 0.0
+) -> None:
+    """End the attempt without ending the job: it is queued again, in its old place.
+
+    `crashed` counts a worker's death; any other end forgets earlier ones. `after_s` keeps the job
+    from being claimed for so long; its first deferral is remembered. Raises ClaimLost.
+    """
+    later = monotonic_ms() + int(after_s * 1000)
+    values: dict[str, Any] = {
+        "state": JobState.QUEUED,
+        "crashes": held.job.crashes + 1 if crashed else 0,
+        "run_after_boot": boot_id() if after_s else None,
+        "run_after_ms": later if after_s else None,
+    }
+    if outcome is Outcome.DEFERRED and held.job.deferred_boot != boot_id():
+        values |= {"deferred_boot": boot_id(), "deferred_ms": monotonic_ms()}
+    _end(tx, held, outcome, values)
+
+
+def cancel_running(tx: Connection, held: Claim, outcome: Outcome) -> None:
+    """End the job as cancelled under its owner, whose next write will find the claim lost."""
+    _end(tx, held, outcome, {"state": JobState.CANCELLED, "ended_at": utc_now()})
+
+
+def cancel_queued(
+    tx: Connection, chain_id: int, outcome: Outcome, error: Mapping[str, Any] | None = None
+) -> None:
+    """Cancel whatever of a chain is queued; `error` says which failed job took it along."""
+    tx.execute(
+        update(jobs)
+        .where(jobs.c.chain_id == chain_id, IS_QUEUED)
+        .values(
+            state=JobState.CANCELLED,
+            outcome=outcome,
+            ended_at=utc_now(),
+            error=None if error is None else dict(error),
+        )
+    )
+
+
+def with_deadline(tx: Connection, held: Claim) -> Claim:
+    """Return the claim with its row read again, after marks and deadlines were written to it."""
+    return replace(held, job=job_by_id(tx, held.job.id))

@@ -1,0 +1,312 @@
+"""What a request becomes: nothing to do, jobs that are there already, or a new chain at the tail.
+
+A newer intent supersedes: it cancels what is only queued of older chains of the slot, and a pull
+or validation that runs. Only what was *sent* is waited for, because the engine has it: a load, or
+an unload, whose chain then ends there. `desired` is written here, when a request is accepted, and
+by no job.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from hal0.clock import utc_now
+from hal0.errors import ModelTaken, SlotHasNoModel, SlotPinned
+from hal0.jobs.ledger.claims import cancel_queued, cancel_running
+from hal0.jobs.ledger.rows import (
+    Chain,
+    Claim,
+    Job,
+    by_chain,
+    chain_by_id,
+    unfinished_jobs,
+)
+from hal0.slots.queries import Slot, slot_by_id
+from hal0.slots.spec import load_key
+from hal0.slots.transitions import Act, move
+from hal0.states import (
+    Cause,
+    Desired,
+    JobKind,
+    JobState,
+    Origin,
+    Outcome,
+    SlotState,
+)
+from hal0.tables import chains, failed_keys, jobs, models, slots
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who asks."""
+
+    actor: str
+    request_id: str | None = None
+    origin: Origin = Origin.OPERATOR
+    caused_by_job_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a chain is to bring about."""
+
+    goal: JobKind
+    model_id: int | None = None
+    options: Mapping[str, Any] | None = None
+    rehash: bool = False
+    force: bool = False
+    drain_timeout_s: float | None = None
+    guard: tuple[int, datetime | None] | None = None
+    """A machine's unload: (generation, last use) that must still hold when it runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The answer to a request. `already` = so it is, and no job was needed."""
+
+    chain_id: int | None
+    job_ids: tuple[int, ...] = ()
+    deduplicated: bool = False
+    already: bool = False
+
+
+ALREADY_SO = Accepted(None, already=True)
+
+
+def request_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
+    """Want a model loaded: `wish.model_id` and `.options`, or what the slot is set up for.
+
+    Needs a write transaction. Raises SlotHasNoModel, ModelTaken.
+    """
+    wish = _complete(slot, wish)
+    assert wish.model_id is not None
+    ensure_model_is_free(tx, slot, wish.model_id)
+    tx.execute(
+        update(slots)
+        .where(slots.c.id == slot.id)
+        .values(
+            desired=Desired.LOADED,
+            wanted_model_id=wish.model_id,
+            options=dict(wish.options or {}),
+        )
+    )
+    forget_failed_key(tx, slot.id, wish.model_id, wish.options or {})
+    open_chains = by_chain(unfinished_jobs(tx, slot.id))
+    if open_chains and (same := _same(tx, open_chains[-1], wish)):
+        return _deduplicated(tx, same, open_chains[-1], by)
+    if not open_chains and not wish.rehash and slot.holds(wish.model_id, wish.options):
+        if slot.state is SlotState.IDLE:
+            move(tx, slot, SlotState.READY, Cause.TOUCHED, Act(by.actor, request_id=by.request_id))
+        return ALREADY_SO
+    supersede(tx, slot, open_chains)
+    return add_chain(tx, slot, wish, by)
+
+
+def request_unload(
+    tx: Connection, slot: Slot, wish: Wish, by: By, *, even_if_pinned: bool = False
+) -> Accepted:
+    """Want a slot empty. Needs a write transaction. Raises SlotPinned."""
+    if slot.pinned and not even_if_pinned:
+        raise SlotPinned(
+            f"slot {slot.name} is pinned; unload it with even_if_pinned (--even-if-pinned)",
+            evidence={"slot": slot.name},
+        )
+    tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
+    open_chains = by_chain(unfinished_jobs(tx, slot.id))
+    if open_chains and (same := _same(tx, open_chains[-1], wish)):
+        return _deduplicated(tx, same, open_chains[-1], by)
+    if not open_chains and slot.state is SlotState.OFFLINE:
+        return ALREADY_SO
+    supersede(tx, slot, open_chains)
+    return add_chain(tx, slot, wish, by)
+
+
+def request_check(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
+    """Want a lone pull or validate of the slot's model; it waits its turn and cancels nothing."""
+    wish = _complete(slot, wish)
+    open_chains = by_chain(unfinished_jobs(tx, slot.id))
+    if open_chains and (same := _same(tx, open_chains[-1], wish)):
+        return _deduplicated(tx, same, open_chains[-1], by)
+    return add_chain(tx, slot, wish, by)
+
+
+def machine_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted | None:
+    """Load again what a slot lost, if a machine may: None = it may not.
+
+    Refused for a slot with unfinished jobs, for one that nobody wants loaded, and for a load that
+    was sent before and failed (ADR-0007).
+    """
+    assert wish.model_id is not None
+    key = load_key(wish.model_id, wish.options or {})
+    known_bad = tx.execute(
+        select(failed_keys.c.job_id).where(
+            failed_keys.c.slot_id == slot.id, failed_keys.c.load_key == key
+        )
+    ).first()
+    if known_bad or slot.desired is not Desired.LOADED or unfinished_jobs(tx, slot.id):
+        return None
+    return add_chain(tx, slot, wish, by)
+
+
+def add_chain(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
+    """Insert a chain with its jobs at the tail of the slot's queue."""
+    now = utc_now()
+    position = next_position(tx)
+    generation, last_used_at = wish.guard or (None, None)
+    chain_id = tx.execute(
+        insert(chains)
+        .values(
+            slot_id=slot.id,
+            position=position,
+            goal=wish.goal,
+            origin=by.origin,
+            actor=by.actor,
+            request_id=by.request_id,
+            model_id=wish.model_id,
+            options=None if wish.options is None else dict(wish.options),
+            rehash=wish.rehash,
+            force=wish.force,
+            drain_timeout_s=wish.drain_timeout_s,
+            guard_generation=generation,
+            guard_last_used_at=last_used_at,
+            caused_by_job_id=by.caused_by_job_id,
+            created_at=now,
+        )
+        .returning(chains.c.id)
+    ).scalar_one()
+    kinds = tuple(JobKind) if wish.goal is JobKind.LOAD else (wish.goal,)
+    ids = [
+        tx.execute(
+            insert(jobs)
+            .values(
+                chain_id=chain_id,
+                slot_id=slot.id,
+                engine_id=slot.engine_id,
+                model_id=wish.model_id,
+                kind=kind,
+                position=position,
+                step=kind.step,
+                state=JobState.QUEUED,
+                attempt=0,
+                crashes=0,
+                created_at=now,
+            )
+            .returning(jobs.c.id)
+        ).scalar_one()
+        for kind in kinds
+    ]
+    return Accepted(chain_id, tuple(ids))
+
+
+def next_position(tx: Connection) -> int:
+    """Return the place behind every chain there is."""
+    return int(tx.execute(select(func.coalesce(func.max(chains.c.position), 0))).scalar_one()) + 1
+
+
+def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
+    """Raise ModelTaken when another slot of the engine wants or holds this model (D2)."""
+    other = tx.execute(
+        select(slots.c.name, models.c.name.label("model"))
+        .join(models, models.c.id == model_id)
+        .where(
+            slots.c.engine_id == slot.engine_id,
+            slots.c.id != slot.id,
+            slots.c.deleted_at.is_(None),
+            (slots.c.wanted_model_id == model_id) | (slots.c.model_id == model_id),
+        )
+    ).first()
+    if other is not None:
+        raise ModelTaken(
+            f"model {other.model} belongs to slot {other.name} of the same engine, which unloads "
+            f"by model name; give slot {slot.name} another model or engine",
+            evidence={"slot": other.name, "model": other.model},
+        )
+
+
+def forget_failed_key(
+    tx: Connection, slot_id: int, model_id: int, options: Mapping[str, Any]
+) -> None:
+    """Let this load be sent again: an operator asked for it."""
+    tx.execute(
+        delete(failed_keys).where(
+            failed_keys.c.slot_id == slot_id,
+            failed_keys.c.load_key == load_key(model_id, options),
+        )
+    )
+
+
+def supersede(tx: Connection, slot: Slot, open_chains: Sequence[Sequence[Job]]) -> None:
+    """Cancel what older intents have not sent; let what they sent run to its end."""
+    for chain_jobs in open_chains:
+        sent = next((job for job in chain_jobs if job.was_sent), None)
+        if sent is None:
+            cancel_chain(tx, slot_by_id(tx, slot.id), chain_jobs, Outcome.SUPERSEDED)
+        elif sent.kind is JobKind.UNLOAD:
+            cancel_queued_behind(tx, sent)
+
+
+def cancel_queued_behind(tx: Connection, sent: Job) -> None:
+    """Make a sent unload the last job of its chain."""
+    tx.execute(
+        update(jobs)
+        .where(jobs.c.chain_id == sent.chain_id, jobs.c.step > sent.step)
+        .where(jobs.c.state == JobState.QUEUED)
+        .values(state=JobState.CANCELLED, outcome=Outcome.SUPERSEDED, ended_at=utc_now())
+    )
+    tx.execute(update(chains).where(chains.c.id == sent.chain_id).values(goal=JobKind.UNLOAD))
+
+
+def cancel_chain(tx: Connection, slot: Slot, chain_jobs: Sequence[Job], outcome: Outcome) -> None:
+    """Cancel a chain of which nothing was sent, and take its transient state back with it."""
+    is_first = unfinished_jobs(tx, slot.id)[0].chain_id == chain_jobs[0].chain_id
+    chain = chain_by_id(tx, chain_jobs[0].chain_id)
+    for job in chain_jobs:
+        if job.state is JobState.RUNNING:
+            cancel_running(tx, Claim(job, chain), outcome)
+    cancel_queued(tx, chain.id, outcome)
+    if is_first and slot.state in (SlotState.PULLING, SlotState.STARTING):
+        act = Act(chain.actor, chain_jobs[0].id, request_id=chain.request_id)
+        move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, act)
+
+
+def _complete(slot: Slot, wish: Wish) -> Wish:
+    """Fill in what the request left to the slot's setting."""
+    model_id = wish.model_id if wish.model_id is not None else slot.wanted_model_id
+    if model_id is None:
+        raise SlotHasNoModel(
+            f"slot {slot.name} has no model; name one in the request or assign one",
+            evidence={"slot": slot.name},
+        )
+    options = slot.options if wish.options is None else wish.options
+    return Wish(wish.goal, model_id, options, wish.rehash)
+
+
+def _same(tx: Connection, last: Sequence[Job], wish: Wish) -> Chain | None:
+    """Return the slot's newest unfinished chain if it does what is wished."""
+    chain = chain_by_id(tx, last[0].chain_id)
+    if chain.goal is not wish.goal or (wish.force and not chain.force):
+        return None
+    if wish.goal is JobKind.UNLOAD:
+        return chain
+    same_load = (chain.model_id, chain.options) == (wish.model_id, wish.options)
+    return chain if same_load and (chain.rehash or not wish.rehash) else None
+
+
+def _deduplicated(tx: Connection, chain: Chain, chain_jobs: Sequence[Job], by: By) -> Accepted:
+    """Answer with the jobs that are there; an operator takes a machine's chain over."""
+    if by.origin is Origin.OPERATOR and chain.origin is not Origin.OPERATOR:
+        tx.execute(
+            update(chains)
+            .where(chains.c.id == chain.id)
+            .values(
+                origin=Origin.OPERATOR,
+                actor=by.actor,
+                request_id=by.request_id,
+                guard_generation=None,
+                guard_last_used_at=None,
+            )
+        )
+    return Accepted(chain.id, tuple(job.id for job in chain_jobs), deduplicated=True)

@@ -1,0 +1,130 @@
+"""What an operator may do to a job: run a failed one again, cancel one that is not sent."""
+
+from sqlalchemy import Connection, update
+
+from hal0.errors import JobAlreadySent, JobFinished, JobNotFailed, JobSuperseded
+from hal0.jobs.ledger.intake import (
+    By,
+    cancel_chain,
+    ensure_model_is_free,
+    forget_failed_key,
+    next_position,
+)
+from hal0.jobs.ledger.rows import (
+    Job,
+    chain_by_id,
+    job_by_id,
+    jobs_of_chain,
+    unfinished_jobs,
+)
+from hal0.slots.queries import Slot, slot_by_id
+from hal0.states import Desired, JobKind, JobState, Origin, Outcome
+from hal0.tables import chains, jobs, slots
+
+
+def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
+    """Queue a failed job's chain again, at the tail: `validate` and all after it.
+
+    Model and options are the chain's own, attempts are kept. Returns the queued jobs. Needs a
+    write transaction. Raises JobNotFound, JobNotFailed, JobSuperseded (a chain of the slot is
+    unfinished), ModelTaken.
+    """
+    job = job_by_id(tx, job_id)
+    slot = slot_by_id(tx, job.slot_id)
+    if job.state is not JobState.FAILED:
+        raise JobNotFailed(
+            f"job {job_id} is {job.state}; only a failed job can be retried",
+            evidence={"job_id": job_id, "state": job.state},
+        )
+    unfinished = unfinished_jobs(tx, slot.id)
+    if unfinished:
+        raise JobSuperseded(
+            f"slot {slot.name} has an unfinished chain (job {unfinished[0].id}); "
+            "wait for it or cancel it",
+            evidence={"slot": slot.name, "job_id": unfinished[0].id},
+        )
+    _take_up_again(tx, slot, job, by)
+    return [other for other in jobs_of_chain(tx, job.chain_id) if other.is_unfinished]
+
+
+def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
+    chain = chain_by_id(tx, job.chain_id)
+    position = next_position(tx)
+    tx.execute(
+        update(chains)
+        .where(chains.c.id == chain.id)
+        .values(
+            position=position,
+            origin=Origin.OPERATOR,
+            actor=by.actor,
+            request_id=by.request_id,
+            guard_generation=None,
+            guard_last_used_at=None,
+        )
+    )
+    first_step = job.step
+    if chain.goal is JobKind.LOAD:
+        first_step = min(job.step, JobKind.VALIDATE.step)
+        assert chain.model_id is not None
+        ensure_model_is_free(tx, slot, chain.model_id)
+        forget_failed_key(tx, slot.id, chain.model_id, chain.options or {})
+        tx.execute(
+            update(slots)
+            .where(slots.c.id == slot.id)
+            .values(
+                desired=Desired.LOADED,
+                wanted_model_id=chain.model_id,
+                options=dict(chain.options or {}),
+            )
+        )
+    tx.execute(update(jobs).where(jobs.c.chain_id == chain.id).values(position=position))
+    tx.execute(
+        update(jobs)
+        .where(jobs.c.chain_id == chain.id, jobs.c.step >= first_step)
+        .values(
+            state=JobState.QUEUED,
+            outcome=None,
+            crashes=0,
+            sent_attempt=None,
+            deferred_boot=None,
+            deferred_ms=None,
+            deadline_boot=None,
+            deadline_ms=None,
+            deadline_at=None,
+            ended_at=None,
+            result=None,
+            error=None,
+        )
+    )
+
+
+def cancel(tx: Connection, job_id: int) -> list[Job]:
+    """Cancel a job and the rest of its chain; return what was cancelled.
+
+    The slot goes offline in the same commit if the chain owned its state, and `desired` goes back
+    to what the slot holds. Needs a write transaction. Raises JobNotFound, JobFinished,
+    JobAlreadySent.
+    """
+    job = job_by_id(tx, job_id)
+    if not job.is_unfinished:
+        raise JobFinished(
+            f"job {job_id} is {job.state}; there is nothing to cancel",
+            evidence={"job_id": job_id, "state": job.state},
+        )
+    open_jobs = [other for other in jobs_of_chain(tx, job.chain_id) if other.is_unfinished]
+    sent = next((other for other in open_jobs if other.was_sent), None)
+    if sent is not None:
+        raise JobAlreadySent(
+            f"the {sent.kind} (job {sent.id}) was sent to the engine, which cannot be told to "
+            "stop; it ends by itself or at its deadline",
+            evidence={
+                "job_id": sent.id,
+                "deadline_at": None if sent.deadline_at is None else sent.deadline_at.isoformat(),
+            },
+        )
+    slot = slot_by_id(tx, job.slot_id)
+    cancel_chain(tx, slot, open_jobs, Outcome.CANCELLED)
+    after = slot_by_id(tx, slot.id)
+    desired = Desired.LOADED if after.is_dispatchable else Desired.UNLOADED
+    tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=desired))
+    return [job_by_id(tx, other.id) for other in open_jobs]

@@ -1,0 +1,353 @@
+"""How `load` brings a validated model into the engine: sent once, watched to one end (ADR-0007).
+
+    connect   the engine's health is read first: refused = nothing was sent, the job waits
+    mark      lane, warming, deadline and "sent" in one durable commit
+    send      one POST; its answer is awaited until the wall-clock limit of the slot
+    verify    health lists the model and its backend answers
+    ready     slot, job, lane and whatever the engine dropped meanwhile, in one commit
+
+A load that was sent and failed or timed out is never sent again by a machine. An attempt that finds
+its job marked as sent, after a worker's death, sends nothing: it watches the engine's health to the
+original deadline. What is still on its way at the deadline is settled by `jobs.settle`.
+"""
+
+import concurrent.futures
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import Connection, update
+
+from hal0 import points
+from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.errors import (
+    BackendNotAnswering,
+    EngineBadAnswer,
+    EngineError,
+    EngineRestarted,
+    EngineTimeout,
+    EngineUnreachable,
+    Hal0Error,
+    LaneTaken,
+    LoadTimeout,
+)
+from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
+from hal0.jobs.ledger.intake import forget_failed_key
+from hal0.jobs.ledger.lane import Lane, Sending, lane_of, mark_load_sent, release, unmark_load
+from hal0.jobs.ledger.rows import Claim, jobs_of_chain
+from hal0.jobs.reconcile import Culprit, Reading, known_as, mark_lost, read_health, try_health
+from hal0.jobs.settle import is_another, unload_leftover, watch_late_answer
+from hal0.jobs.engine_wait import Ended, await_answer, defer
+from hal0.registry.files import FileIdentity
+from hal0.registry.preload import ensure_unchanged
+from hal0.registry.roster import EngineRow, engine_by_id
+from hal0.slots.queries import Slot, slot_by_id
+from hal0.slots.transitions import move
+from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
+from hal0.tables import slots
+
+QUICK_S: Final = 5.0
+VERIFY_S: Final = 10.0
+"""How long an engine that says "loaded" may take to list the model."""
+POLL_S: Final = 0.1
+
+
+def run(ctx: Context, body: Body) -> None:
+    """Send the load and see it through, or, when it was sent before, watch it."""
+    with ctx.db.read() as tx:
+        slot = slot_by_id(tx, body.held.job.slot_id)
+        engine = engine_by_id(tx, body.held.job.engine_id)
+    one = _Load(ctx, body, engine)
+    if body.held.job.was_sent:
+        one.watch()
+        return
+    points.reach("load.begun")
+    if slot.holds(body.held.chain.model_id, body.held.chain.options):
+        ctx.commit(one.skip)
+        return
+    try:
+        reading = read_health(ctx, engine)
+    except (EngineUnreachable, EngineTimeout) as error:
+        defer(ctx, body.held, error)
+        return
+    if one.may_not_evict(reading):
+        ctx.commit(one.give_way)
+        return
+    one.send(reading, slot)
+
+
+class _Load:
+    """One load under way; its methods are the steps, in their order."""
+
+    def __init__(self, ctx: Context, body: Body, engine: EngineRow) -> None:
+        self.ctx = ctx
+        self.body = body
+        self.engine = engine
+
+    @property
+    def held(self) -> Claim:
+        return self.body.held
+
+    @property
+    def culprit(self) -> Culprit:
+        return Culprit(self.held.job.slot_id, self.held.job.id, "worker", "load_failed")
+
+    # -- nothing to send ----------------------------------------------------------------------
+
+    def skip(self, tx: Connection) -> None:
+        """What is wanted is there: an operator's load wakes an idle slot."""
+        slot = check(tx, self.held)
+        if slot.state is SlotState.IDLE and self.held.chain.origin is Origin.OPERATOR:
+            move(tx, slot, SlotState.READY, Cause.TOUCHED, self.held.act)
+        finish(tx, self.held, Outcome.SKIPPED)
+
+    def may_not_evict(self, reading: Reading) -> bool:
+        """Whether a machine's load would make the engine drop another model."""
+        health = reading.health
+        is_full = health.max_models is not None and len(health.models or ()) >= health.max_models
+        return self.held.chain.origin is not Origin.OPERATOR and is_full
+
+    def give_way(self, tx: Connection) -> None:
+        slot = check(tx, self.held)
+        if slot.state is SlotState.STARTING:
+            move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, self.held.act)
+        finish(tx, self.held, Outcome.SKIPPED, {"because": "the engine is at its model limit"})
+
+    # -- mark and send ------------------------------------------------------------------------
+
+    def send(self, reading: Reading, slot: Slot) -> None:
+        """Look at the files once more, mark, send, wait."""
+        with self.ctx.db.read() as tx:
+            facts = _validated(tx, self.held)
+        ensure_unchanged(
+            [(Path(f["path"]), FileIdentity.from_json(f["identity"])) for f in facts["files"]]
+        )
+        name = str(facts["engine_model"])
+        sending = Sending(
+            engine_model=name,
+            process=reading.health.process,
+            timeout_s=slot.load_timeout_s or self.ctx.settings.load_timeout_s,
+            settle_s=self.engine.settle_s,
+        )
+        try:
+            self.ctx.commit(lambda tx: mark_load_sent(tx, self.held, sending))
+        except LaneTaken:
+            self.ctx.commit(lambda tx: put_back(tx, self.held, Outcome.DEFERRED, after_s=0.2))
+            return
+        points.reach("load.marked")
+        with self.ctx.db.read() as tx:
+            self.body.held = with_deadline(tx, self.held)
+        options = self.held.chain.options or {}
+        answer = self.ctx.engines.begin(
+            self.engine, lambda e: e.load(name, options, lambda: points.reach("load.sent"))
+        )
+        self.wait(answer, sending)
+
+    def wait(self, answer: "concurrent.futures.Future[None]", sending: Sending) -> None:
+        """Follow the request to its answer, or to the deadline of the slot (ADR-0007)."""
+        assert self.held.job.deadline_ms is not None
+        ended = await_answer(self.ctx, self.body, answer, self.held.job.deadline_ms)
+        if ended is Ended.ANSWERED:
+            points.reach("load.answered")
+            self.answered(answer.exception())
+            return
+        if ended is Ended.STOPPING:
+            raise Stopping
+        watch_late_answer(self.ctx, self.held, self.engine, answer)
+        if ended is Ended.DEADLINE:
+            self.time_out(sending.timeout_s)
+
+    def answered(self, error: BaseException | None) -> None:
+        """Act on the engine's answer."""
+        if error is None:
+            self.verify()
+        elif isinstance(error, EngineUnreachable):
+            refused = error
+            self.ctx.commit(lambda tx: self.was_not_sent(tx, refused))
+        elif isinstance(error, (EngineBadAnswer, EngineTimeout)):
+            self.broke_off()
+        elif isinstance(error, Hal0Error):
+            self.settle_failed(error)
+        else:
+            raise error
+
+    def broke_off(self) -> None:
+        """The connection broke: the engine is gone, or it goes on loading without us."""
+        try:
+            read_health(self.ctx, self.engine, QUICK_S)
+        except EngineUnreachable:
+            self.engine_gone("the engine died")
+        except EngineError:
+            self.watch()
+        else:
+            self.watch()
+
+    def was_not_sent(self, tx: Connection, error: EngineUnreachable) -> None:
+        """Refused after the mark: mark and lane go, the slot is offline, the job waits."""
+        slot = check(tx, self.held)
+        unmark_load(tx, self.held)
+        move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, self.held.act, error.as_row())
+        put_back(tx, self.held, Outcome.DEFERRED, after_s=0.5)
+
+    # -- the ends -----------------------------------------------------------------------------
+
+    def verify(self) -> None:
+        """Take "success" for what it is worth: health lists the model and its backend answers."""
+        until = min(self.held.job.deadline_ms or 0, monotonic_ms() + int(VERIFY_S * 1000))
+        problem: EngineError = EngineBadAnswer(
+            f"engine {self.engine.name} said that {self.name} is loaded and does not list it"
+        )
+        while True:
+            reading = try_health(self.ctx, self.engine, QUICK_S)
+            if reading is not None and (serving := self.is_serving(reading)) is not None:
+                if serving:
+                    points.reach("load.verified")
+                    self.become_ready(reading)
+                    return
+                problem = BackendNotAnswering(
+                    f"engine {self.engine.name} lists {self.name}, whose backend does not answer"
+                )
+            if monotonic_ms() >= until:
+                self.settle_failed(problem)
+                return
+            self.pause()
+
+    def watch(self) -> None:
+        """See a load through that was sent before: nothing is sent again (ADR-0007)."""
+        while True:
+            lane = self.lane()
+            if lane is None:
+                self.engine_gone("its request was settled while nobody watched")
+                return
+            reading = try_health(self.ctx, self.engine, QUICK_S)
+            if reading is not None:
+                if is_another(lane, reading):
+                    self.engine_gone("the engine is another process", reading)
+                    return
+                if self.is_serving(reading):
+                    self.become_ready(reading)
+                    return
+            if self.held.job.deadline_boot != boot_id() or monotonic_ms() >= (
+                self.held.job.deadline_ms or 0
+            ):
+                self.time_out(None)
+                return
+            self.pause()
+
+    def become_ready(self, reading: Reading) -> None:
+        """Write the success; ready for an operator, idle for a machine, which nobody waits for."""
+        lasted_s = self.lasted_s()
+
+        def write(tx: Connection) -> None:
+            slot = check(tx, self.held)
+            model_id, options = self.held.load_key_args
+            now = utc_now()
+            tx.execute(
+                update(slots)
+                .where(slots.c.id == slot.id)
+                .values(
+                    model_id=model_id,
+                    held_options=dict(options),
+                    engine_process=reading.health.process,
+                    last_used_at=now,
+                    error=None,
+                )
+            )
+            to = SlotState.READY if self.held.chain.origin is Origin.OPERATOR else SlotState.IDLE
+            move(tx, slot, to, Cause.LOADED, self.held.act, {"load_s": lasted_s})
+            forget_failed_key(tx, slot.id, model_id, options)
+            self.release(tx)
+            finish(tx, self.held, result={"load_s": lasted_s})
+            made_room = Culprit(slot.id, self.held.job.id, "worker", "load_made_room")
+            mark_lost(tx, reading, made_room)
+
+        self.ctx.commit(write)
+
+    def settle_failed(self, error: Hal0Error) -> None:
+        """The engine has answered and the load failed: say so, mark what else it lost."""
+        reading = unload_leftover(self.ctx, self.held, self.engine)
+
+        def write(tx: Connection) -> None:
+            fail(tx, self.held, error)
+            self.release(tx)
+            mark_lost(tx, reading, self.culprit)
+
+        self.ctx.commit(write)
+
+    def engine_gone(self, why: str, reading: Reading | None = None) -> None:
+        """The process that had the request is no more: offline, and no machine sends it again."""
+        error = EngineRestarted(f"load of {self.name}: {why}; retry job {self.held.job.id}")
+
+        def write(tx: Connection) -> None:
+            slot = check(tx, self.held)
+            if slot.state is SlotState.WARMING:
+                move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, self.held.act)
+            fail(tx, self.held, error)
+            self.release(tx)
+            mark_lost(tx, reading, self.culprit)
+
+        self.ctx.commit(write)
+
+    def time_out(self, limit_s: float | None) -> None:
+        """The limit has passed: the job fails, the lane stays with the engine (ADR-0007)."""
+        limit = "its limit" if limit_s is None else f"{limit_s:g} s"
+        error = LoadTimeout(
+            f"{self.name} was not ready within {limit}; the engine may still be loading it, and "
+            f"what arrives late is unloaded. Retry job {self.held.job.id}, with a larger "
+            "load_timeout_s if the model needs it",
+            evidence={"limit_s": limit_s, "engine": self.engine.name},
+        )
+        reading = try_health(self.ctx, self.engine, QUICK_S)
+
+        def write(tx: Connection) -> None:
+            fail(tx, self.held, error, Cause.DEADLINE_PASSED)
+            mark_lost(tx, reading, self.culprit)
+
+        self.ctx.commit(write)
+
+    # -- small questions ----------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return f"model {self.held.chain.model_id} in slot {self.held.job.slot_id}"
+
+    def lane(self) -> Lane | None:
+        with self.ctx.db.read() as tx:
+            lane = lane_of(tx, self.engine.id)
+        return lane if lane is not None and lane.job_id == self.held.job.id else None
+
+    def release(self, tx: Connection) -> None:
+        attempt = self.held.job.sent_attempt or self.held.job.attempt
+        release(tx, self.engine.id, self.held.job.id, attempt)
+
+    def is_serving(self, reading: Reading) -> bool | None:
+        """Whether the model's backend answers; None = health does not list the model."""
+        if reading.health.models is None:
+            return None
+        with self.ctx.db.read() as tx:
+            slot = slot_by_id(tx, self.held.job.slot_id)
+            names, checkpoint = known_as(tx, self.held.job.model_id, slot.engine_model)
+        entry = reading.health.find(names, checkpoint)
+        if entry is None:
+            return None
+        try:
+            return self.ctx.engines.ask(self.engine, lambda e: e.answers(entry), QUICK_S)
+        except EngineError:
+            return False
+
+    def lasted_s(self) -> float:
+        with self.ctx.db.read() as tx:
+            lane = lane_of(tx, self.engine.id)
+        return 0.0 if lane is None else round((utc_now() - lane.sent_at).total_seconds(), 3)
+
+    def pause(self) -> None:
+        if self.body.lost.is_set() or self.ctx.stopping.wait(POLL_S):
+            raise Stopping
+
+
+def _validated(tx: Connection, held: Claim) -> dict[str, Any]:
+    """Return what the chain's own validate job found."""
+    for job in jobs_of_chain(tx, held.chain.id):
+        if job.kind is JobKind.VALIDATE and job.result is not None:
+            return dict(job.result)
+    raise EngineBadAnswer(f"chain {held.chain.id} was never validated")

@@ -1,0 +1,240 @@
+"""How no job is lost when a process dies, hangs or loses its thread.
+
+Beats are per running job and come only from a process whose body thread lives. An owner whose lock
+is free is dead: its jobs go back to the queue within a second. A job is silent when *we* saw the
+same beat for `silence_s` of our own clock while our own beats were written, so that a locked
+database or a suspended host makes nobody look dead; its owner is killed first, for no fence reaches
+a request on a socket, and then it is dead. Rescue is not a retry: an attempt that its worker's
+death ended is no failure, and a load that was sent is never sent again.
+"""
+
+import logging
+from dataclasses import dataclass, field
+from typing import Final
+
+from sqlalchemy import Connection, select
+from sqlalchemy.dialects.sqlite import insert as upsert
+
+from hal0 import points
+from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.errors import (
+    ClaimLost,
+    DatabaseError,
+    Hal0Error,
+    LoadTimeout,
+    UnloadTimeout,
+    WorkerCrashed,
+)
+from hal0.jobs.context import Context
+from hal0.jobs.ledger.claims import fail, is_held, put_back, running_claim
+from hal0.jobs.ledger.rows import IS_RUNNING, Claim, unfinished_jobs
+from hal0.jobs.owners import (
+    OwnerRow,
+    forget_files,
+    is_alive,
+    kill,
+    living_rows,
+    note_end,
+    note_seen,
+)
+from hal0.slots.queries import living_slots
+from hal0.slots.transitions import Act, move
+from hal0.states import Cause, JobKind, Outcome, SlotState
+from hal0.tables import job_beats, jobs
+
+log = logging.getLogger(__name__)
+
+UNSTARTED_MS: Final = 5000
+"""A claim whose body no thread has begun by then goes back; should it begin, the fence stops it."""
+GRACE_MS: Final = 15_000
+"""A body ends its job at the deadline by itself; this much later somebody else does."""
+
+
+@dataclass(slots=True)
+class _Seen:
+    attempt: int
+    beat: int
+    since_ms: int
+
+
+@dataclass(slots=True)
+class Watch:
+    """What one supervisor remembers between its looks."""
+
+    beats: dict[int, _Seen] = field(default_factory=dict)
+    last_own_ms: int = 0
+
+
+def beat(ctx: Context, watch: Watch) -> None:
+    """Write a beat for each job whose body runs here; note when our own writing last worked."""
+    for body in ctx.bodies():
+        if not body.is_running:
+            continue
+        row = {"attempt": body.held.job.attempt, "beat": monotonic_ms(), "at": utc_now()}
+        statement = upsert(job_beats).values(job_id=body.held.job.id, **row)
+        with ctx.db.soft() as tx:
+            tx.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=row))
+    with ctx.db.soft() as tx:  # also without jobs: only who can write may call others silent
+        note_seen(tx, ctx.owner.id)
+    watch.last_own_ms = monotonic_ms()
+
+
+def notice_lost_claims(ctx: Context) -> None:
+    """Tell bodies here whose claim was cancelled or taken, so that they stop within a second."""
+    bodies = ctx.bodies()
+    if not bodies:
+        return
+    with ctx.db.read() as tx:
+        for body in bodies:
+            if not is_held(tx, body.held):
+                body.lost.set()
+
+
+def rescue_dead(ctx: Context) -> int:
+    """Put back the jobs of every owner that is dead; return how many jobs."""
+    with ctx.db.read() as tx:
+        rows = [row for row in living_rows(tx) if row.id != ctx.owner.id]
+    return sum(_bury(ctx, row) for row in rows if not is_alive(row, ctx.settings.run))
+
+
+def _bury(ctx: Context, row: OwnerRow) -> int:
+    def write(tx: Connection) -> int:
+        ids = tx.execute(select(jobs.c.id).where(IS_RUNNING, jobs.c.owner_id == row.id)).scalars()
+        orphans = [running_claim(tx, job_id) for job_id in ids]
+        for held in orphans:
+            rescue(tx, held, ctx.settings.crash_limit)
+        note_end(tx, row.id)
+        return len(orphans)
+
+    count = ctx.commit(write)
+    forget_files(ctx.settings.run, row.id)
+    log.warning("owner %s is dead; %d job(s) put back", row.id, count)
+    if count:
+        points.reach("rescue.requeued")
+        ctx.ring()
+    return count
+
+
+def rescue(tx: Connection, held: Claim, crash_limit: int) -> None:
+    """Put a dead owner's job back, or fail it when it has killed one worker too many."""
+    if held.job.crashes + 1 < crash_limit:
+        put_back(tx, held, Outcome.INTERRUPTED, crashed=True)
+        return
+    fail(
+        tx,
+        held,
+        WorkerCrashed(
+            f"workers died {held.job.crashes + 1} times in a row under {held.job.kind} job "
+            f"{held.job.id}; look into the worker's log, then retry it",
+            evidence={"crashes": held.job.crashes + 1},
+        ),
+        Cause.WORKER_LOST,
+    )
+
+
+def rescue_unstarted(ctx: Context) -> None:
+    """Put back claims of ours that no thread began: the row says running, and nothing runs."""
+    for held in ctx.never_started(UNSTARTED_MS):
+        log.warning("job %s was claimed and never begun; put back", held.job.id)
+        lost = held
+        try:
+            ctx.commit(lambda tx, lost=lost: put_back(tx, lost, Outcome.INTERRUPTED))  # type: ignore[misc]
+        except ClaimLost:
+            continue
+        ctx.ring()
+
+
+def rescue_silent(ctx: Context, watch: Watch) -> None:
+    """Kill the owner of a job that has been silent for too long; `rescue_dead` does the rest."""
+    now = monotonic_ms()
+    silence_ms = int(ctx.settings.silence_s * 1000)
+    if now - watch.last_own_ms > silence_ms / 2:
+        watch.beats.clear()  # we could not write either, or slept: look afresh
+        return
+    with ctx.db.read() as tx:
+        running = tx.execute(_RUNNING_BEATS).all()
+        living = {row.id: row for row in living_rows(tx)}
+    watch.beats = {
+        row.id: _look(watch.beats.get(row.id), row.attempt, row.beat or 0, now) for row in running
+    }
+    for row in running:
+        owner = living.get(row.owner_id)
+        if now - watch.beats[row.id].since_ms < silence_ms or owner is None:
+            continue
+        if owner.id != ctx.owner.id and kill(owner):
+            log.error("job %s is silent: its owner %s was killed", row.id, owner.id)
+
+
+_RUNNING_BEATS = (
+    select(jobs.c.id, jobs.c.attempt, jobs.c.owner_id, job_beats.c.beat)
+    .outerjoin(
+        job_beats, (job_beats.c.job_id == jobs.c.id) & (job_beats.c.attempt == jobs.c.attempt)
+    )
+    .where(IS_RUNNING)
+)
+
+
+def _look(seen: _Seen | None, attempt: int, beat_ms: int, now: int) -> _Seen:
+    if seen is not None and (seen.attempt, seen.beat) == (attempt, beat_ms):
+        return seen
+    return _Seen(attempt, beat_ms, now)
+
+
+def sweep_deadlines(ctx: Context) -> None:
+    """End jobs whose body should have ended them at their deadline and did not."""
+    overdue = (
+        select(jobs.c.id)
+        .where(IS_RUNNING, jobs.c.deadline_boot == boot_id())
+        .where(jobs.c.deadline_ms < monotonic_ms() - GRACE_MS)
+    )
+    with ctx.db.read() as tx:
+        late = [running_claim(tx, job_id) for job_id in tx.execute(overdue).scalars()]
+    for held in late:
+        kind = UnloadTimeout if held.job.kind is JobKind.UNLOAD else LoadTimeout
+        error = kind(f"{held.job.kind} job {held.job.id} did not end at its deadline")
+        try:
+            ctx.commit(
+                lambda tx, held=held, error=error: fail(tx, held, error, Cause.DEADLINE_PASSED)  # type: ignore[misc]
+            )
+        except ClaimLost:
+            continue
+
+
+def recover_unowned(ctx: Context) -> None:
+    """Move slots out of transient states that no job owns; there should be none."""
+
+    def unowned(tx: Connection) -> list[int]:
+        return [
+            slot.id
+            for slot in living_slots(tx)
+            if slot.is_transient and not unfinished_jobs(tx, slot.id)
+        ]
+
+    with ctx.db.read() as tx:
+        if not unowned(tx):
+            return
+
+    def write(tx: Connection) -> None:
+        for slot in living_slots(tx):
+            if slot.is_transient and not unfinished_jobs(tx, slot.id):
+                log.error("slot %s is %s and no job owns it", slot.name, slot.state)
+                move(tx, slot, SlotState.ERROR, Cause.WORKER_LOST, Act("worker"))
+
+    ctx.commit(write)
+
+
+def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
+    """Do all of the above once; a database that cannot be written is nobody's death."""
+    try:
+        if bodies_beat:
+            beat(ctx, watch)
+        notice_lost_claims(ctx)
+        rescue_dead(ctx)
+        rescue_unstarted(ctx)
+        rescue_silent(ctx, watch)
+        sweep_deadlines(ctx)
+        recover_unowned(ctx)
+    except DatabaseError as error:
+        log.warning("supervision waits for the database: %s", error.detail)
+    except Hal0Error:
+        log.exception("supervision met an error and goes on")

@@ -1,0 +1,185 @@
+"""How an engine settles what it still owes after the job is over: late loads, unanswered unloads.
+
+A lane outlives its job until its request is settled: answered; or the model arrived late, and is
+unloaded while the lane is still held; or the engine is another process; or `settle_by` passed and
+no model of the engine is busy. Only one hand settles a lane: the owner that sent it while it lives,
+else whoever takes it over by compare-and-set. A late arrival is never adopted.
+"""
+
+import concurrent.futures
+import logging
+import threading
+
+from sqlalchemy import Connection, select, update
+
+from hal0.clock import boot_id
+from hal0.errors import EngineBadAnswer, EngineError, EngineTimeout
+from hal0.jobs.context import Context
+from hal0.jobs.ledger.lane import (
+    Lane,
+    clear_unload_mark,
+    is_unload_overdue,
+    lane_of,
+    lanes,
+    release,
+)
+from hal0.jobs.ledger.rows import Claim, job_by_id
+from hal0.jobs.owners import is_alive, living_rows
+from hal0.jobs.reconcile import (
+    Culprit,
+    Reading,
+    known_as,
+    mark_lost,
+    record_incident,
+    try_health,
+)
+from hal0.registry.roster import EngineRow, engine_by_id
+from hal0.slots.queries import Slot, slot_by_id
+from hal0.tables import engine_lane, slots
+
+log = logging.getLogger(__name__)
+_one_hand = threading.Lock()
+
+
+def watch_late_answer(
+    ctx: Context, held: Claim, engine: EngineRow, answer: "concurrent.futures.Future[None]"
+) -> None:
+    """Keep the request of a load open whose job is over, and settle its lane when it answers."""
+
+    def settle() -> None:
+        if ctx.stopping.is_set():
+            return  # the next owner settles it
+        error = None if answer.cancelled() else answer.exception()
+        was_answered = not isinstance(error, (EngineBadAnswer, EngineTimeout))
+        log.info("late answer to the load of job %s: %s", held.job.id, error or "loaded")
+        try:
+            settle_lane(ctx, engine, was_answered=was_answered)
+        except Exception:  # the periodic settling will come by again
+            log.exception("the lane of job %s is not settled yet", held.job.id)
+
+    answer.add_done_callback(lambda _: threading.Thread(target=settle, daemon=True).start())
+
+
+def settle_all(ctx: Context) -> None:
+    """Settle what can be settled: lanes of ours and of dead owners, marks of ended unloads."""
+    with ctx.db.read() as tx:
+        held = lanes(tx)
+        marked = tx.execute(
+            select(slots.c.id).where(
+                slots.c.unload_job_id.is_not(None), slots.c.deleted_at.is_(None)
+            )
+        ).all()
+    for lane in held:
+        if _take_over(ctx, lane):
+            with ctx.db.read() as tx:
+                engine = engine_by_id(tx, lane.engine_id)
+            settle_lane(ctx, engine, was_answered=False)
+    for row in marked:
+        settle_unload(ctx, row.id)
+
+
+def _take_over(ctx: Context, lane: Lane) -> bool:
+    """Whether this lane is ours to settle; a dead owner's becomes ours."""
+    if lane.owner_id == ctx.owner.id:
+        return True
+    with ctx.db.read() as tx:
+        owner = next((row for row in living_rows(tx) if row.id == lane.owner_id), None)
+    if owner is not None and is_alive(owner, ctx.settings.run):
+        return False
+    mine = (
+        update(engine_lane)
+        .where(engine_lane.c.engine_id == lane.engine_id, engine_lane.c.owner_id == lane.owner_id)
+        .values(owner_id=ctx.owner.id)
+    )
+    return ctx.commit(lambda tx: tx.execute(mine).rowcount == 1)
+
+
+def settle_lane(ctx: Context, engine: EngineRow, *, was_answered: bool) -> bool:
+    """Let an engine's lane go if its request is settled; tell whether it went."""
+    with _one_hand:
+        with ctx.db.read() as tx:
+            lane = lane_of(tx, engine.id)
+            if lane is None or job_by_id(tx, lane.job_id).is_unfinished:
+                return False
+            slot = slot_by_id(tx, lane.slot_id)
+            job = job_by_id(tx, lane.job_id)
+            names, checkpoint = known_as(tx, job.model_id, slot.engine_model)
+        reading = try_health(ctx, engine, timeout_s=30.0)
+        if reading is None or reading.health.models is None:
+            return False
+        entry = reading.health.find(names, checkpoint)
+        other = is_another(lane, reading)
+        is_idle = not any(model.busy for model in reading.health.models)
+        if not (other or was_answered or entry is not None or (lane.is_overdue and is_idle)):
+            return False
+        late = entry is not None and not other and not slot.is_dispatchable
+        if late and entry is not None:
+            if not _unloaded(ctx, engine, entry.name):
+                return False
+            reading = try_health(ctx, engine, timeout_s=30.0)
+        ctx.commit(lambda tx: _let_go(tx, lane, slot, reading, late=late))
+    ctx.ring()
+    return True
+
+
+def _let_go(tx: Connection, lane: Lane, slot: Slot, reading: Reading | None, *, late: bool) -> None:
+    if not release(tx, lane.engine_id, lane.job_id, lane.attempt):
+        return
+    if late:
+        detail = f"slot {slot.name}: its model arrived after the deadline and was unloaded"
+        culprit = Culprit(slot.id, lane.job_id, "worker", "late_arrival")
+        record_incident(tx, lane.engine_id, culprit, detail)
+        forget = update(slots).where(slots.c.id == slot.id).values(engine_model=None)
+        tx.execute(forget.where(slots.c.generation == slot.generation))
+    mark_lost(tx, reading, Culprit(slot.id, lane.job_id, "worker", "load_failed"))
+
+
+def is_another(lane: Lane, reading: Reading) -> bool:
+    """Whether the engine is certainly not the process any more that got this load."""
+    if lane.settle_boot != boot_id():
+        return True
+    process = reading.health.process
+    return None not in (lane.process, process) and lane.process != process
+
+
+def _unloaded(ctx: Context, engine: EngineRow, name: str) -> bool:
+    """Unload a late arrival under its lane; False = not certain, try again later."""
+    try:
+        ctx.engines.ask(
+            engine, lambda e: e.unload(name, lambda: None), ctx.settings.unload_timeout_s
+        )
+    except EngineError as error:
+        log.warning("late arrival %s is not unloaded yet: %s", name, error.detail)
+        return False
+    return True
+
+
+def unload_leftover(ctx: Context, held: Claim, engine: EngineRow) -> Reading | None:
+    """After a load that failed: unload its model if the engine has it all the same; read health."""
+    reading = try_health(ctx, engine, timeout_s=10.0)
+    if reading is None:
+        return None
+    with ctx.db.read() as tx:
+        slot = slot_by_id(tx, held.job.slot_id)
+        names, checkpoint = known_as(tx, held.job.model_id, slot.engine_model)
+    entry = reading.health.find(names, checkpoint)
+    if entry is None or not _unloaded(ctx, engine, entry.name):
+        return reading
+    return try_health(ctx, engine, timeout_s=10.0)
+
+
+def settle_unload(ctx: Context, slot_id: int) -> None:
+    """Take an unload's mark off a slot when its job is over and the engine owes no answer."""
+    with ctx.db.read() as tx:
+        slot = slot_by_id(tx, slot_id)
+        if slot.unload_job_id is None or job_by_id(tx, slot.unload_job_id).is_unfinished:
+            return
+        engine = engine_by_id(tx, slot.engine_id)
+    settled = is_unload_overdue(slot)
+    if not settled:
+        reading = try_health(ctx, engine, timeout_s=10.0)
+        process = None if reading is None else reading.health.process
+        settled = None not in (slot.unload_process, process) and slot.unload_process != process
+    if settled:
+        ctx.commit(lambda tx: clear_unload_mark(tx, slot.id, slot.unload_job_id))
+        ctx.ring()

@@ -1,0 +1,231 @@
+"""How `unload` empties a slot: marked, asked once by name, confirmed.
+
+The mark is committed together with `unloading`, before the request, and stays on the slot until the
+engine has settled it: a load of the slot is not claimed before. An engine that knows no such model
+has unloaded it already. An engine that is gone holds nothing.
+"""
+
+import concurrent.futures
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, update
+
+from hal0 import points
+from hal0.clock import boot_id, monotonic_ms
+from hal0.errors import (
+    DrainTimeout,
+    EngineBadAnswer,
+    EngineTimeout,
+    EngineUnreachable,
+    Hal0Error,
+    UnloadTimeout,
+)
+from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
+from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
+from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.reconcile import forget_held, try_health
+from hal0.jobs.engine_wait import Ended, await_answer
+from hal0.registry.roster import EngineRow, engine_by_id
+from hal0.slots.queries import Slot
+from hal0.slots.transitions import move
+from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
+from hal0.tables import slots
+
+QUICK_S: Final = 5.0
+DRAIN_POLL_S: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to be done about a slot: nothing, wait, or ask the engine by this name."""
+
+    engine_model: str | None = None
+    is_draining: bool = False
+    process: str | None = None
+
+
+SKIP: Final = Plan()
+
+
+def run(ctx: Context, body: Body) -> None:
+    """Empty the slot, or find that there is nothing to do."""
+    points.reach("unload.begun")
+    with ctx.db.read() as tx:
+        engine = engine_by_id(tx, body.held.job.engine_id)
+    plan = ctx.commit(lambda tx: _begin(tx, ctx, body.held, engine))
+    if plan.engine_model is None:
+        return
+    points.reach("unload.marked")
+    with ctx.db.read() as tx:
+        body.held = with_deadline(tx, body.held)
+    name = plan.engine_model
+    answer = ctx.engines.begin(
+        engine, lambda e: e.unload(name, lambda: points.reach("unload.sent"))
+    )
+    _follow(ctx, body, engine, answer)
+
+
+def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> Plan:
+    """Decide by the slot's state, and mark the request in the same commit if there is to be one."""
+    slot = check(tx, held)
+    chain = held.chain
+    if slot.is_dispatchable and _leaves_alone(slot, held):
+        finish(tx, held, Outcome.SKIPPED)
+        return SKIP
+    if slot.state is SlotState.SERVING and not chain.force:
+        return _drain(tx, ctx, held, slot)
+    if slot.is_dispatchable:
+        cause = _cause(held)
+        if slot.state is SlotState.SERVING:
+            cause = Cause.FORCED
+        slot = move(tx, slot, SlotState.UNLOADING, cause, held.act)
+        if chain.origin is Origin.IDLE:
+            tx.execute(update(slots).where(slots.c.id == slot.id).values(desired="unloaded"))
+    elif slot.state is SlotState.ERROR and chain.goal is JobKind.UNLOAD and not slot.engine_model:
+        _clear_error(tx, held, slot)
+        return SKIP
+    elif slot.state is not SlotState.UNLOADING and not (
+        slot.state is SlotState.ERROR and chain.goal is JobKind.UNLOAD
+    ):
+        finish(tx, held, Outcome.SKIPPED)
+        return SKIP
+    assert slot.engine_model, f"slot {slot.name} is {slot.state} without a name at its engine"
+    timeout_s = ctx.settings.unload_timeout_s
+    mark_unload_sent(
+        tx,
+        held,
+        Sending(slot.engine_model, slot.engine_process, timeout_s, engine.settle_s),
+    )
+    return Plan(slot.engine_model, process=slot.engine_process)
+
+
+def _leaves_alone(slot: Slot, held: Claim) -> bool:
+    """Whether this unload has nothing to do with what the slot holds now."""
+    chain = held.chain
+    if chain.goal is JobKind.LOAD:
+        return slot.holds(chain.model_id, chain.options)
+    if chain.origin is Origin.OPERATOR:
+        return False
+    used_since = (slot.generation, slot.last_used_at) != (
+        chain.guard_generation,
+        chain.guard_last_used_at,
+    )
+    return used_since or slot.state is SlotState.SERVING
+
+
+def _cause(held: Claim) -> Cause:
+    if held.chain.goal is JobKind.LOAD:
+        return Cause.REPLACED
+    if held.chain.origin is Origin.IDLE:
+        return Cause.IDLE_UNLOAD
+    return Cause.OPERATOR_UNLOAD
+
+
+def _drain(tx: Connection, ctx: Context, held: Claim, slot: Slot) -> Plan:
+    """Let running requests end, for as long as the request said."""
+    limit_s = held.chain.drain_timeout_s
+    limit_s = ctx.settings.drain_timeout_s if limit_s is None else limit_s
+    since = held.job.deferred_ms if held.job.deferred_boot == boot_id() else None
+    if since is not None and monotonic_ms() - since >= limit_s * 1000:
+        fail(
+            tx,
+            held,
+            DrainTimeout(
+                f"slot {slot.name} still serves after {limit_s:g} s; unload it with force",
+                evidence={"slot": slot.name, "limit_s": limit_s},
+            ),
+        )
+        return SKIP
+    put_back(tx, held, Outcome.DEFERRED, after_s=DRAIN_POLL_S)
+    return Plan(is_draining=True)
+
+
+def _clear_error(tx: Connection, held: Claim, slot: Slot) -> None:
+    """An error that never reached the engine needs no asking."""
+    move(tx, slot, SlotState.OFFLINE, Cause.CLEARED, held.act)
+    finish(tx, held)
+
+
+def _follow(
+    ctx: Context, body: Body, engine: EngineRow, answer: "concurrent.futures.Future[bool]"
+) -> None:
+    assert body.held.job.deadline_ms is not None
+    ended = await_answer(ctx, body, answer, body.held.job.deadline_ms)
+    if ended is Ended.STOPPING:
+        answer.cancel()
+        raise Stopping
+    if ended is not Ended.ANSWERED:
+        if ended is Ended.DEADLINE:
+            _time_out(ctx, body.held)
+        return
+    points.reach("unload.answered")
+    error = answer.exception()
+    if error is None:
+        was_loaded = answer.result()
+        ctx.commit(lambda tx: _emptied(tx, body.held, {"was_loaded": was_loaded}))
+    elif isinstance(error, EngineUnreachable):
+        ctx.commit(lambda tx: _emptied(tx, body.held, {"engine": "gone"}, gone=True))
+    elif isinstance(error, (EngineBadAnswer, EngineTimeout)):
+        _look(ctx, body, engine, error)
+    elif isinstance(error, Hal0Error):
+        refusal = error
+        ctx.commit(lambda tx: _refused(tx, body.held, refusal))
+    else:
+        raise error
+
+
+def _emptied(tx: Connection, held: Claim, result: dict[str, object], *, gone: bool = False) -> None:
+    """The slot holds nothing any more; say how that is known."""
+    slot = check(tx, held)
+    if slot.state is SlotState.UNLOADING:
+        cause = Cause.ENGINE_RESTARTED if gone else Cause.UNLOADED
+        move(tx, slot, SlotState.OFFLINE, cause, held.act)
+    elif slot.state is SlotState.ERROR:
+        move(tx, slot, SlotState.OFFLINE, Cause.UNLOAD_CONFIRMED, held.act)
+    forget_held(tx, slot.id)
+    clear_unload_mark(tx, slot.id, held.job.id)
+    finish(tx, held, result=result)
+
+
+def _refused(tx: Connection, held: Claim, error: Hal0Error) -> None:
+    """The engine answered, with an error: nothing is on its way any more."""
+    clear_unload_mark(tx, held.job.slot_id, held.job.id)
+    fail(tx, held, error)
+
+
+def _look(ctx: Context, body: Body, engine: EngineRow, error: Hal0Error) -> None:
+    """The connection broke: the engine's list says what became of the request."""
+    while (how := _what_became(ctx, body, engine)) is None:
+        if body.lost.is_set() or ctx.stopping.wait(DRAIN_POLL_S):
+            raise Stopping
+    if how == "listed":
+        raise error
+    is_gone = how == "gone"
+    ctx.commit(lambda tx: _emptied(tx, body.held, {"engine": how}, gone=is_gone))
+
+
+def _what_became(ctx: Context, body: Body, engine: EngineRow) -> str | None:
+    """Return `gone` (the engine), `unloaded`, `listed`, or None = not known yet."""
+    reading = try_health(ctx, engine, QUICK_S)
+    if reading is None:
+        is_live = ctx.engines.ask(engine, lambda e: e.is_live(), QUICK_S * 2)
+        return None if is_live else "gone"
+    if reading.health.models is None:
+        return None
+    with ctx.db.read() as tx:
+        slot = check(tx, body.held)
+        if reading.lists(tx, slot):
+            return "listed"
+    processes = (slot.engine_process, reading.health.process)
+    return "gone" if None not in processes and processes[0] != processes[1] else "unloaded"
+
+
+def _time_out(ctx: Context, held: Claim) -> None:
+    error = UnloadTimeout(
+        f"the engine did not unload slot {held.job.slot_id} within "
+        f"{ctx.settings.unload_timeout_s:g} s; its request stays marked until it is settled",
+        evidence={"limit_s": ctx.settings.unload_timeout_s},
+    )
+    ctx.commit(lambda tx: fail(tx, held, error, Cause.DEADLINE_PASSED))

@@ -1,0 +1,222 @@
+"""Which models are registered, of which files, and what is known of those files."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, exc, insert, select, update
+
+from hal0.clock import utc_now
+from hal0.db import Database
+from hal0.errors import ModelExists, ModelInUse, ModelNotFound
+from hal0.registry.preload import FileIdentity, ModelFile, Verdict
+from hal0.tables import file_verdicts, model_files, models, slots
+
+
+@dataclass(frozen=True, slots=True)
+class RegisteredFile:
+    """One file of a model: where it lies when it is loaded, and where it came from."""
+
+    role: str
+    path: Path
+    source: str | None
+    size_bytes: int | None
+    sha256: str | None
+
+    @property
+    def to_check(self) -> ModelFile:
+        """Return what preload validation needs of it."""
+        return ModelFile(self.role, self.path, self.size_bytes, self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A registered model with its files in order: the main file (or first shard) first."""
+
+    id: int
+    name: str
+    format: str
+    allow_copy: bool
+    created_at: datetime
+    files: tuple[RegisteredFile, ...]
+
+    @property
+    def main(self) -> RegisteredFile:
+        """The file that an engine is told to open."""
+        return self.files[0]
+
+
+def register(
+    tx: Connection,
+    name: str,
+    file_format: str,
+    files: Sequence[RegisteredFile],
+    *,
+    allow_copy: bool,
+) -> Model:
+    """Insert a model; `files` not empty, main file first. Raises ModelExists.
+
+    Needs a write transaction. No file is looked at: that is the jobs' work.
+    """
+    try:
+        model_id = tx.execute(
+            insert(models)
+            .values(name=name, format=file_format, allow_copy=allow_copy, created_at=utc_now())
+            .returning(models.c.id)
+        ).scalar_one()
+    except exc.IntegrityError as error:
+        raise ModelExists(
+            f"there is a model {name!r} already; delete it first or choose another name",
+            evidence={"model": name},
+        ) from error
+    tx.execute(
+        insert(model_files),
+        [
+            {
+                "model_id": model_id,
+                "position": position,
+                "role": file.role,
+                "path": str(file.path),
+                "source": file.source,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+            }
+            for position, file in enumerate(files)
+        ],
+    )
+    return model_by_id(tx, model_id)
+
+
+def _files(tx: Connection, model_id: int) -> tuple[RegisteredFile, ...]:
+    rows = tx.execute(
+        select(model_files).where(model_files.c.model_id == model_id).order_by("position")
+    )
+    return tuple(
+        RegisteredFile(row.role, Path(row.path), row.source, row.size_bytes, row.sha256)
+        for row in rows
+    )
+
+
+def _model(tx: Connection, row: Any) -> Model:
+    return Model(
+        row.id, row.name, row.format, bool(row.allow_copy), row.created_at, _files(tx, row.id)
+    )
+
+
+def model_by_id(tx: Connection, model_id: int) -> Model:
+    """Return the model with this id, a deleted one too."""
+    return _model(tx, tx.execute(select(models).where(models.c.id == model_id)).one())
+
+
+def model_named(tx: Connection, name: str) -> Model:
+    """Return the living model of this name; raises ModelNotFound."""
+    row = tx.execute(
+        select(models).where(models.c.name == name, models.c.deleted_at.is_(None))
+    ).one_or_none()
+    if row is None:
+        raise ModelNotFound(
+            f"there is no model {name!r}; `hal0 model list` shows them", evidence={"model": name}
+        )
+    return _model(tx, row)
+
+
+def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[Model]:
+    """Return a page of models by name, those behind `after`."""
+    rows = tx.execute(
+        select(models)
+        .where(models.c.deleted_at.is_(None), models.c.name > after)
+        .order_by(models.c.name)
+        .limit(limit)
+    ).all()
+    return [_model(tx, row) for row in rows]
+
+
+def delete_model(tx: Connection, model: Model) -> None:
+    """Tombstone a model that no slot holds or wants; its files stay. Raises ModelInUse."""
+    user = tx.execute(
+        select(slots.c.name).where(
+            slots.c.deleted_at.is_(None),
+            (slots.c.model_id == model.id) | (slots.c.wanted_model_id == model.id),
+        )
+    ).first()
+    if user is not None:
+        raise ModelInUse(
+            f"slot {user.name} holds or wants model {model.name}; give it another one first",
+            evidence={"slot": user.name, "model": model.name},
+        )
+    tx.execute(update(models).where(models.c.id == model.id).values(deleted_at=utc_now()))
+
+
+def last_verified(tx: Connection, sha256: str | None, size_bytes: int | None) -> datetime | None:
+    """Return when a file of this registered digest was last found good, if a row remembers it."""
+    if sha256 is None or size_bytes is None:
+        return None
+    return tx.execute(
+        select(file_verdicts.c.verified_at)
+        .where(
+            file_verdicts.c.expected_sha256 == sha256,
+            file_verdicts.c.size_bytes == size_bytes,
+            file_verdicts.c.code.is_(None),
+        )
+        .order_by(file_verdicts.c.verified_at.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+
+
+class StoredVerdicts:
+    """What earlier validations found, by file identity and expected digest (design 7.4)."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    def recall(
+        self, identity: FileIdentity, expected_sha256: str | None, file_format: str
+    ) -> Verdict | None:
+        """Return what was found of exactly this file, or None."""
+        with self._db.read() as tx:
+            row = tx.execute(
+                select(file_verdicts).where(
+                    *(file_verdicts.c[key] == value for key, value in _key(identity).items()),
+                    file_verdicts.c.format == file_format,
+                    file_verdicts.c.expected_sha256 == (expected_sha256 or ""),
+                )
+            ).one_or_none()
+        if row is None:
+            return None
+        return Verdict(
+            identity, expected_sha256, row.sha256, row.code, row.detail, row.evidence or {}
+        )
+
+    def remember(self, verdict: Verdict, file_format: str) -> None:
+        """Keep what was found; a power cut may forget it, then the file is read once more."""
+        with self._db.soft() as tx:
+            tx.execute(
+                insert(file_verdicts).prefix_with("OR REPLACE"),
+                {
+                    **_key(verdict.identity),
+                    "format": file_format,
+                    "expected_sha256": verdict.expected_sha256 or "",
+                    "sha256": verdict.sha256,
+                    "code": verdict.code,
+                    "detail": verdict.detail,
+                    "evidence": dict(verdict.evidence),
+                    "verified_at": utc_now(),
+                },
+            )
+
+
+def _key(identity: FileIdentity) -> Mapping[str, int]:
+    return {
+        "device": _signed(identity.device),
+        "inode": _signed(identity.inode),
+        "size_bytes": identity.size_bytes,
+        "mtime_ns": identity.mtime_ns,
+        "ctime_ns": identity.ctime_ns,
+    }
+
+
+def _signed(number: int) -> int:
+    """Fold an unsigned 64-bit number into SQLite's signed ones."""
+    return number - 2**64 if number >= 2**63 else number

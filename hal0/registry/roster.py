@@ -1,0 +1,87 @@
+"""Which engines there are, and what was last seen of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, exc, insert, select, update
+
+from hal0.clock import boot_id, utc_now
+from hal0.errors import EngineExists, EngineNotFound
+from hal0.tables import engines
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRow:
+    """An inference server as hal0 knows it; `settle_s` bounds what it may still owe us."""
+
+    id: int
+    name: str
+    kind: str
+    url: str
+    key_file: str | None
+    settle_s: float
+    process: str | None
+    healthy_boot_id: str | None
+    last_health_at: datetime | None
+    last_error: Mapping[str, Any] | None
+    created_at: datetime
+
+    @property
+    def key_path(self) -> Path | None:
+        """Where its API key is."""
+        return None if self.key_file is None else Path(self.key_file)
+
+
+def _row(row: Any) -> EngineRow:
+    return EngineRow(**row._mapping)
+
+
+def engine_by_id(tx: Connection, engine_id: int) -> EngineRow:
+    """Return the engine."""
+    return _row(tx.execute(select(engines).where(engines.c.id == engine_id)).one())
+
+
+def engine_named(tx: Connection, name: str) -> EngineRow:
+    """Return the engine of this name; raises EngineNotFound."""
+    row = tx.execute(select(engines).where(engines.c.name == name)).one_or_none()
+    if row is None:
+        raise EngineNotFound(
+            f"there is no engine {name!r}; GET /api/v1/engines shows them",
+            evidence={"engine": name},
+        )
+    return _row(row)
+
+
+def all_engines(tx: Connection) -> list[EngineRow]:
+    """Return the engines by name."""
+    return [_row(row) for row in tx.execute(select(engines).order_by(engines.c.name))]
+
+
+def add_engine(tx: Connection, values: Mapping[str, Any]) -> EngineRow:
+    """Insert an engine: `{name, kind, url, key_file, settle_s}`. Raises EngineExists."""
+    try:
+        tx.execute(insert(engines).values(created_at=utc_now(), **values))
+    except exc.IntegrityError as error:
+        raise EngineExists(
+            f"there is an engine {values['name']!r} already", evidence={"engine": values["name"]}
+        ) from error
+    return engine_named(tx, str(values["name"]))
+
+
+def note_health(tx: Connection, engine_id: int, process: str | None) -> None:
+    """Remember that the engine answered, and as which process."""
+    tx.execute(
+        update(engines)
+        .where(engines.c.id == engine_id)
+        .values(
+            process=process, healthy_boot_id=boot_id(), last_health_at=utc_now(), last_error=None
+        )
+    )
+
+
+def note_failure(tx: Connection, engine_id: int, error: Mapping[str, Any]) -> None:
+    """Remember why the engine did not answer."""
+    tx.execute(update(engines).where(engines.c.id == engine_id).values(last_error=dict(error)))

@@ -1,0 +1,1 @@
+"""Named places that hold one model each."""

@@ -1,0 +1,63 @@
+"""What is shown of slots beside their own rows: names of engines and models, requests in flight."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, func, select
+
+from hal0.errors import SlotNotFound
+from hal0.slots.queries import Slot
+from hal0.tables import engines, leases, models, slots
+
+
+@dataclass(frozen=True, slots=True)
+class SlotOverview:
+    """A slot with what its ids mean."""
+
+    slot: Slot
+    engine: str
+    model: str | None
+    wanted_model: str | None
+    in_flight: int
+
+
+def overviews(tx: Connection, listed: Sequence[Slot]) -> list[SlotOverview]:
+    """Return these slots, in their order, with names and counts: three queries however many."""
+    model_ids = {slot.model_id for slot in listed} | {slot.wanted_model_id for slot in listed}
+    model_names = {
+        row.id: row.name
+        for row in tx.execute(
+            select(models.c.id, models.c.name).where(models.c.id.in_(model_ids - {None}))
+        )
+    }
+    engine_names = {row.id: row.name for row in tx.execute(select(engines.c.id, engines.c.name))}
+    flying = in_flight(tx)
+    return [
+        SlotOverview(
+            slot,
+            engine_names[slot.engine_id],
+            model_names.get(slot.model_id),
+            model_names.get(slot.wanted_model_id),
+            flying.get(slot.id, 0),
+        )
+        for slot in listed
+    ]
+
+
+def in_flight(tx: Connection) -> dict[int, int]:
+    """Return, by slot id, the requests that hold a lease on the slot's present generation."""
+    rows = tx.execute(
+        select(leases.c.slot_id, func.sum(leases.c.in_flight))
+        .join(slots, slots.c.id == leases.c.slot_id)
+        .where(leases.c.generation == slots.c.generation)
+        .group_by(leases.c.slot_id)
+    )
+    return {slot_id: int(count) for slot_id, count in rows}
+
+
+def ids_ever_named(tx: Connection, name: str) -> list[int]:
+    """Return the ids of the slots that have or had this name; raises SlotNotFound for none."""
+    ids = list(tx.execute(select(slots.c.id).where(slots.c.name == name)).scalars())
+    if not ids:
+        raise SlotNotFound(f"there never was a slot {name!r}", evidence={"slot": name})
+    return ids

@@ -1,0 +1,102 @@
+"""What a slot is now: rows read into frozen values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, select
+
+from hal0.errors import SlotNotFound
+from hal0.states import DISPATCHABLE, TRANSIENT, Desired, SlotState
+from hal0.tables import slots
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One slot as its row says it."""
+
+    id: int
+    name: str
+    state: SlotState
+    since: datetime
+    cause: str
+    last_transition_id: int
+    engine_id: int
+    wanted_model_id: int | None
+    options: Mapping[str, Any]
+    desired: Desired
+    pinned: bool
+    priority: int
+    idle_after_s: float | None
+    unload_after_s: float | None
+    load_timeout_s: float | None
+    model_id: int | None
+    held_options: Mapping[str, Any] | None
+    generation: int
+    engine_model: str | None
+    engine_process: str | None
+    error: Mapping[str, Any] | None
+    last_used_at: datetime | None
+    unload_job_id: int | None
+    unload_attempt: int | None
+    unload_process: str | None
+    unload_settle_boot: str | None
+    unload_settle_ms: int | None
+    version: int
+    created_at: datetime
+
+    @property
+    def is_dispatchable(self) -> bool:
+        """Whether requests may be forwarded for this slot."""
+        return self.state in DISPATCHABLE
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether a job must own this slot's state."""
+        return self.state in TRANSIENT
+
+    def holds(self, model_id: int | None, options: Mapping[str, Any] | None) -> bool:
+        """Whether exactly this is loaded, ready to serve."""
+        return self.is_dispatchable and self.model_id == model_id and self.held_options == options
+
+
+_COLUMNS = [slots.c[field.name] for field in fields(Slot)]
+_LIVING = select(*_COLUMNS).where(slots.c.deleted_at.is_(None))
+_BY_NAME = _LIVING.where(slots.c.name == bindparam("name"))
+_BY_ID = select(*_COLUMNS).where(slots.c.id == bindparam("id"))
+_BY_ENGINE = _LIVING.where(slots.c.engine_id == bindparam("engine_id")).order_by(slots.c.id)
+_ALL = _LIVING.order_by(slots.c.name)
+
+
+def _slot(row: Row[Any]) -> Slot:
+    values = dict(row._mapping)
+    values["state"] = SlotState(values["state"])
+    values["desired"] = Desired(values["desired"])
+    values["pinned"] = bool(values["pinned"])
+    return Slot(**values)
+
+
+def slot_named(tx: Connection, name: str) -> Slot:
+    """Return the living slot of this name; raises SlotNotFound."""
+    row = tx.execute(_BY_NAME, {"name": name}).one_or_none()
+    if row is None:
+        raise SlotNotFound(
+            f"there is no slot {name!r}; `hal0 slot list` shows them", evidence={"slot": name}
+        )
+    return _slot(row)
+
+
+def slot_by_id(tx: Connection, slot_id: int) -> Slot:
+    """Return the slot with this id, a deleted one too."""
+    return _slot(tx.execute(_BY_ID, {"id": slot_id}).one())
+
+
+def slots_of_engine(tx: Connection, engine_id: int) -> list[Slot]:
+    """Return the living slots of one engine, oldest first."""
+    return [_slot(row) for row in tx.execute(_BY_ENGINE, {"engine_id": engine_id})]
+
+
+def living_slots(tx: Connection) -> list[Slot]:
+    """Return all living slots by name."""
+    return [_slot(row) for row in tx.execute(_ALL)]

@@ -1,0 +1,1 @@
+"""The worker process: a Huey consumer whose queue is the ledger."""

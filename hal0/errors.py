@@ -3,11 +3,13 @@
     Hal0Error
       SettingsError
       RequestError       a caller asked for something that cannot be done
-        InvalidRequest, NotJson, TooLarge, Forbidden, BadHost, BadOrigin, RouteNotFound, MethodNotAllowed
+        InvalidRequest, NotJson, TooLarge, Forbidden, BadHost, BadOrigin, RouteNotFound,
+        MethodNotAllowed
         NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound
-        Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel, ModelTaken,
-                         ModelExists, ModelInUse, EngineExists, JobSuperseded, JobNotFailed,
-                         JobFinished, JobAlreadySent, IllegalTransition, ClaimLost, LaneTaken
+        Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel,
+                         ModelTaken, ModelExists, ModelInUse, EngineExists, JobSuperseded,
+                         JobNotFailed, JobFinished, JobAlreadySent, IllegalTransition, ClaimLost,
+                         LaneTaken
       PullError          SourceNotFound, CopyNotAllowed, DiskFull, SourceChanged
       PreloadError       FileNotFound, FileUnreadable, SizeMismatch, NotAGguf, Truncated,
                          ChecksumMismatch, EngineFileDiffers, FileChanged, LoadTimeout
@@ -351,9 +353,14 @@ class EngineError(Hal0Error):
 
 
 class EngineUnreachable(EngineError):
-    """Nothing accepts connections at the engine's address."""
+    """Nothing accepts connections at the engine's address, so nothing was sent."""
 
     code = "engine.unreachable"
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether certainly no process listens there, and not only one that is too busy."""
+        return bool(self.evidence.get("nobody_listens"))
 
 
 class EngineTimeout(EngineError):

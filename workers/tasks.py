@@ -11,7 +11,7 @@ from typing import Any
 from huey import Huey
 
 from hal0.errors import Hal0Error
-from hal0.jobs import runner, settle
+from hal0.jobs import reconcile, runner, scan, settle
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.rows import Claim
 from hal0.states import JobKind
@@ -43,7 +43,13 @@ def make_huey(ctx: Context) -> Huey:
 
     huey.storage.attach(ctx, to_message)
     _periodic(huey, ctx, "settle", lambda: settle.settle_all(ctx))
+    _periodic(huey, ctx, "reconcile", lambda: _reconcile_if_due(ctx))
     return huey
+
+
+def _reconcile_if_due(ctx: Context) -> None:
+    if scan.is_due(ctx.db, "reconcile", ctx.settings.reconcile_s):
+        reconcile.reconcile(ctx)
 
 
 def _named(body: Callable[[int, int], None], kind: JobKind) -> Callable[[int, int], None]:

@@ -192,7 +192,11 @@ def _our_errors(url: object) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-        raise EngineUnreachable(f"no engine accepts connections at {url}: {exc}") from exc
+        is_refused = isinstance(exc, httpx.ConnectError) and is_loopback(httpx.URL(str(url)))
+        raise EngineUnreachable(
+            f"no engine accepts connections at {url}: {str(exc) or type(exc).__name__}",
+            evidence={"url": str(url), "nobody_listens": is_refused},
+        ) from exc
     except (httpx.UnsupportedProtocol, httpx.InvalidURL) as exc:
         raise EngineUnreachable(f"{url} is not the address of an engine: {exc}") from exc
     except (httpx.TimeoutException, TimeoutError) as exc:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, select
 
-from hal0.errors import Conflict
+from hal0.errors import RequestError
 from hal0.jobs.ledger.intake import By
 from hal0.jobs.ledger.orders import retry
 from hal0.jobs.ledger.rows import JOB_COLUMNS, Job, read_job
@@ -33,7 +33,7 @@ class Retried:
     slot: str
     failed: Job
     job_ids: tuple[int, ...] = ()
-    refusal: Conflict | None = None
+    refusal: RequestError | None = None
 
 
 def newest_failures(tx: Connection, wanted: BulkFilter) -> list[tuple[str, Job]]:
@@ -77,7 +77,7 @@ def retry_all(tx: Connection, wanted: BulkFilter, by: By, *, dry_run: bool) -> l
         savepoint = tx.begin_nested()
         try:
             queued = tuple(job.id for job in retry(tx, failed.id, by))
-        except Conflict as refusal:
+        except RequestError as refusal:
             savepoint.rollback()
             results.append(Retried(slot, failed, refusal=refusal))
             continue

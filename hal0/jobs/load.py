@@ -31,13 +31,14 @@ from hal0.errors import (
     LoadTimeout,
 )
 from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.engine_wait import Ended, await_answer, defer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, Sending, lane_of, mark_load_sent, release, unmark_load
 from hal0.jobs.ledger.rows import Claim, jobs_of_chain
-from hal0.jobs.reconcile import Culprit, Reading, known_as, mark_lost, read_health, try_health
+from hal0.jobs.reading import Reading, known_as, read_health, try_health
+from hal0.jobs.reconcile import Culprit, mark_lost
 from hal0.jobs.settle import is_another, unload_leftover, watch_late_answer
-from hal0.jobs.engine_wait import Ended, await_answer, defer
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
 from hal0.registry.roster import EngineRow, engine_by_id
@@ -165,22 +166,11 @@ class _Load:
             refused = error
             self.ctx.commit(lambda tx: self.was_not_sent(tx, refused))
         elif isinstance(error, (EngineBadAnswer, EngineTimeout)):
-            self.broke_off()
+            self.watch()  # the connection broke: the engine is gone, or goes on without us
         elif isinstance(error, Hal0Error):
             self.settle_failed(error)
         else:
             raise error
-
-    def broke_off(self) -> None:
-        """The connection broke: the engine is gone, or it goes on loading without us."""
-        try:
-            read_health(self.ctx, self.engine, QUICK_S)
-        except EngineUnreachable:
-            self.engine_gone("the engine died")
-        except EngineError:
-            self.watch()
-        else:
-            self.watch()
 
     def was_not_sent(self, tx: Connection, error: EngineUnreachable) -> None:
         """Refused after the mark: mark and lane go, the slot is offline, the job waits."""
@@ -219,8 +209,13 @@ class _Load:
             if lane is None:
                 self.engine_gone("its request was settled while nobody watched")
                 return
-            reading = try_health(self.ctx, self.engine, QUICK_S)
-            if reading is not None:
+            try:
+                reading = read_health(self.ctx, self.engine, QUICK_S)
+            except EngineError as error:
+                if isinstance(error, EngineUnreachable) and error.is_gone:
+                    self.engine_gone("the engine is gone")
+                    return
+            else:
                 if is_another(lane, reading):
                     self.engine_gone("the engine is another process", reading)
                     return

@@ -42,14 +42,18 @@ def _bring(ctx: Context, body: Body, file: RegisteredFile, *, allow_copy: bool) 
             f"{file.source} is no absolute path; this hal0 brings local files only",
             evidence={"source": file.source},
         )
-    return place(
-        Path(file.source),
-        file.path,
-        allow_copy=allow_copy,
-        on_fetch=lambda: _show_pulling(ctx, body, file),
-        on_progress=lambda done, total: ctx.progress(body, "fetch", done, total),
-        should_stop=lambda: ctx.should_stop(body),
-    )
+    try:
+        return place(
+            Path(file.source),
+            file.path,
+            allow_copy=allow_copy,
+            on_fetch=lambda: _show_pulling(ctx, body, file),
+            on_progress=lambda done, total: ctx.progress(body, "fetch", done, total),
+            should_stop=lambda: ctx.should_stop(body),
+        )
+    except PullError:
+        _show_pulling(ctx, body, file)  # a fetch that failed at its first step is one too (A4)
+        raise
 
 
 def _show_pulling(ctx: Context, body: Body, file: RegisteredFile) -> None:

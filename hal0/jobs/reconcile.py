@@ -1,86 +1,26 @@
 """What the engine's list of loaded models means for slots.
 
-Read first (the last transition of each slot), then health, then write where nothing has moved in
-between. A slot with an unfinished job is left to that job. A list that is missing is unknown, not
-empty: nothing is concluded from it.
+Written only where nothing has moved since the list was read. A slot with an unfinished job, or one
+that a lane names, is left to them. A list that is missing is unknown, not empty: nothing is
+concluded from it.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
 
 from sqlalchemy import Connection, insert, select, update
 
 from hal0.clock import utc_now
-from hal0.engines.base import EngineHealth
-from hal0.errors import EngineError
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.intake import By, Wish, machine_load
+from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.rows import unfinished_jobs
-from hal0.registry.catalog import model_by_id
-from hal0.registry.roster import EngineRow, note_failure, note_health
+from hal0.jobs.reading import Reading, try_health
+from hal0.registry.roster import all_engines
 from hal0.slots.queries import Slot, slots_of_engine
 from hal0.slots.transitions import Act, move
-from hal0.states import Cause, JobKind, Origin, SlotState
+from hal0.states import Cause, Desired, JobKind, Origin, SlotState
 from hal0.tables import incidents, models, slots
-
-HEALTH_S: Final = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """One health of an engine, and where its slots stood before it was read."""
-
-    engine: EngineRow
-    health: EngineHealth
-    before: Mapping[int, int]
-    """slot id → id of its last transition"""
-
-    def lists(self, tx: Connection, slot: Slot) -> bool:
-        """Tell whether the engine has what this slot holds, or was last told to load."""
-        names, checkpoint = known_by(tx, slot)
-        return self.health.find(names, checkpoint) is not None
-
-
-def known_by(tx: Connection, slot: Slot) -> tuple[frozenset[str], str | None]:
-    """Return the names and the file by which an engine's entry would be this slot's."""
-    model_id = slot.model_id if slot.model_id is not None else slot.wanted_model_id
-    return known_as(tx, model_id, slot.engine_model)
-
-
-def known_as(
-    tx: Connection, model_id: int | None, engine_model: str | None
-) -> tuple[frozenset[str], str | None]:
-    """Return the names and the file of this model at an engine that calls it `engine_model`."""
-    names = {engine_model} if engine_model else set()
-    if model_id is None:
-        return frozenset(names), None
-    model = model_by_id(tx, model_id)
-    return frozenset(names | {model.name}), str(model.main.path)
-
-
-def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) -> Reading:
-    """Note where the slots stand, then read the engine's health. Raises EngineError."""
-    with ctx.db.read() as tx:
-        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
-    try:
-        health = ctx.engines.ask(engine, lambda e: e.health(), timeout_s)
-    except EngineError as error:
-        row = error.as_row()
-        with ctx.db.soft() as tx:
-            note_failure(tx, engine.id, row)
-        raise
-    with ctx.db.soft() as tx:
-        note_health(tx, engine.id, health.process)
-    return Reading(engine, health, before)
-
-
-def try_health(ctx: Context, engine: EngineRow, timeout_s: float) -> Reading | None:
-    """Read the engine's health if it can be had; None = it cannot."""
-    try:
-        return read_health(ctx, engine, timeout_s)
-    except EngineError:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +93,11 @@ def record_incident(
 
 
 def _is_lost(tx: Connection, slot: Slot, reading: Reading) -> bool:
+    """Whether the same process that had the slot's model has it no more."""
     if not slot.is_dispatchable or reading.before.get(slot.id) != slot.last_transition_id:
         return False
-    if None not in (slot.engine_process, reading.health.process) and (
-        slot.engine_process != reading.health.process
-    ):
-        return False  # another process: a restart, not an eviction
+    if reading.is_of_another_process(slot.engine_process):
+        return False  # a restart, not an eviction
     return not unfinished_jobs(tx, slot.id) and not reading.lists(tx, slot)
 
 
@@ -166,14 +105,19 @@ def _evict(tx: Connection, slot: Slot, culprit: Culprit, incident_id: int) -> No
     act = Act(culprit.actor, culprit.job_id, incident_id=incident_id)
     after = move(tx, slot, SlotState.OFFLINE, Cause.EVICTED_BY_ENGINE, act)
     forget_held(tx, slot.id)
-    if culprit.restores and slot.model_id is not None:
-        living = tx.execute(
-            select(models.c.id).where(models.c.id == slot.model_id, models.c.deleted_at.is_(None))
-        ).first()
-        if living is not None:
-            wish = Wish(JobKind.LOAD, slot.model_id, slot.held_options or {})
-            by = By("reconcile", origin=Origin.RESTORE, caused_by_job_id=culprit.job_id)
-            machine_load(tx, after, wish, by)
+    if culprit.restores:
+        _restore(tx, slot, after, culprit.job_id)
+
+
+def _restore(tx: Connection, was: Slot, now: Slot, because_of_job_id: int | None) -> None:
+    """Have a machine load again what the slot held, where a machine may."""
+    living = tx.execute(
+        select(models.c.id).where(models.c.id == was.model_id, models.c.deleted_at.is_(None))
+    ).first()
+    if living is not None:
+        wish = Wish(JobKind.LOAD, was.model_id, was.held_options or {})
+        by = By("reconcile", origin=Origin.RESTORE, caused_by_job_id=because_of_job_id)
+        machine_load(tx, now, wish, by)
 
 
 def forget_held(tx: Connection, slot_id: int) -> None:
@@ -183,3 +127,53 @@ def forget_held(tx: Connection, slot_id: int) -> None:
         .where(slots.c.id == slot_id)
         .values(model_id=None, held_options=None, engine_model=None)
     )
+
+
+def reconcile(ctx: Context) -> int:
+    """Compare every engine's list with its slots once; return how many slots moved."""
+    with ctx.db.read() as tx:
+        engines = all_engines(tx)
+    moved = 0
+    for engine in engines:
+        reading = try_health(ctx, engine, timeout_s=30.0)
+        if reading is not None and reading.health.models is not None:
+            seen = reading
+            moved += ctx.commit(lambda tx, seen=seen: reconcile_engine(tx, seen))  # type: ignore[misc]
+    if moved:
+        ctx.ring()
+    return moved
+
+
+def reconcile_engine(tx: Connection, reading: Reading) -> int:
+    """Move the slots whose model this engine has no more; return how many."""
+    lane = lane_of(tx, reading.engine.id)
+    if lane is not None or reading.lane is not None:
+        return 0  # who settles the lane marks what its load cost
+    lost = [
+        slot
+        for slot in slots_of_engine(tx, reading.engine.id)
+        if slot.is_dispatchable
+        and reading.before.get(slot.id) == slot.last_transition_id
+        and not unfinished_jobs(tx, slot.id)
+        and not reading.lists(tx, slot)
+    ]
+    for slot in lost:
+        if reading.is_of_another_process(slot.engine_process):
+            after = move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, Act("reconcile"))
+            forget_held(tx, slot.id)
+            _restore(tx, slot, after, None)
+        else:
+            _gone_elsewhere(tx, slot, reading)
+    return len(lost)
+
+
+def _gone_elsewhere(tx: Connection, slot: Slot, reading: Reading) -> None:
+    """Gone without an incident or a restart: unloaded in the engine's own app, and it stays so.
+
+    Where the engine's process cannot be told, it may have been restarted: what an operator wants of
+    the slot is left as it is.
+    """
+    move(tx, slot, SlotState.OFFLINE, Cause.UNLOADED_ELSEWHERE, Act("reconcile"))
+    forget_held(tx, slot.id)
+    if None not in (slot.engine_process, reading.health.process):
+        tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))

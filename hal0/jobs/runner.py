@@ -47,6 +47,9 @@ def _carry_through(ctx: Context, body: Body) -> None:
     except (Interrupted, Stopping):
         if not body.lost.is_set():
             ctx.commit(lambda tx: put_back(tx, held, Outcome.INTERRUPTED))
+    except (DatabaseLocked, DatabaseFull) as error:
+        log.warning("%s put back: %s", held.job.kind, error.detail)
+        ctx.commit(lambda tx: put_back(tx, held, Outcome.DEFERRED, after_s=1.0))
     except Hal0Error as error:
         failure = error
         log.warning("%s fails: %s: %s", held.job.kind, error.code, error.detail)

@@ -25,14 +25,8 @@ from hal0.jobs.ledger.lane import (
 )
 from hal0.jobs.ledger.rows import Claim, job_by_id
 from hal0.jobs.owners import is_alive, living_rows
-from hal0.jobs.reconcile import (
-    Culprit,
-    Reading,
-    known_as,
-    mark_lost,
-    record_incident,
-    try_health,
-)
+from hal0.jobs.reading import Reading, known_as, try_health
+from hal0.jobs.reconcile import Culprit, mark_lost, record_incident
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.tables import engine_lane, slots
@@ -138,8 +132,7 @@ def is_another(lane: Lane, reading: Reading) -> bool:
     """Whether the engine is certainly not the process any more that got this load."""
     if lane.settle_boot != boot_id():
         return True
-    process = reading.health.process
-    return None not in (lane.process, process) and lane.process != process
+    return reading.is_of_another_process(lane.process)
 
 
 def _unloaded(ctx: Context, engine: EngineRow, name: str) -> bool:
@@ -178,8 +171,7 @@ def settle_unload(ctx: Context, slot_id: int) -> None:
     settled = is_unload_overdue(slot)
     if not settled:
         reading = try_health(ctx, engine, timeout_s=10.0)
-        process = None if reading is None else reading.health.process
-        settled = None not in (slot.unload_process, process) and slot.unload_process != process
+        settled = reading is not None and reading.is_of_another_process(slot.unload_process)
     if settled:
         ctx.commit(lambda tx: clear_unload_mark(tx, slot.id, slot.unload_job_id))
         ctx.ring()

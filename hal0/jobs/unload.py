@@ -16,17 +16,19 @@ from hal0.clock import boot_id, monotonic_ms
 from hal0.errors import (
     DrainTimeout,
     EngineBadAnswer,
+    EngineError,
     EngineTimeout,
     EngineUnreachable,
     Hal0Error,
     UnloadTimeout,
 )
 from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.engine_wait import Ended, await_answer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim
-from hal0.jobs.reconcile import forget_held, try_health
-from hal0.jobs.engine_wait import Ended, await_answer
+from hal0.jobs.reading import read_health
+from hal0.jobs.reconcile import forget_held
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot
 from hal0.slots.transitions import move
@@ -165,9 +167,9 @@ def _follow(
     if error is None:
         was_loaded = answer.result()
         ctx.commit(lambda tx: _emptied(tx, body.held, {"was_loaded": was_loaded}))
-    elif isinstance(error, EngineUnreachable):
+    elif isinstance(error, EngineUnreachable) and error.is_gone:
         ctx.commit(lambda tx: _emptied(tx, body.held, {"engine": "gone"}, gone=True))
-    elif isinstance(error, (EngineBadAnswer, EngineTimeout)):
+    elif isinstance(error, (EngineBadAnswer, EngineTimeout, EngineUnreachable)):
         _look(ctx, body, engine, error)
     elif isinstance(error, Hal0Error):
         refusal = error
@@ -208,18 +210,17 @@ def _look(ctx: Context, body: Body, engine: EngineRow, error: Hal0Error) -> None
 
 def _what_became(ctx: Context, body: Body, engine: EngineRow) -> str | None:
     """Return `gone` (the engine), `unloaded`, `listed`, or None = not known yet."""
-    reading = try_health(ctx, engine, QUICK_S)
-    if reading is None:
-        is_live = ctx.engines.ask(engine, lambda e: e.is_live(), QUICK_S * 2)
-        return None if is_live else "gone"
+    try:
+        reading = read_health(ctx, engine, QUICK_S)
+    except EngineError as error:
+        return "gone" if isinstance(error, EngineUnreachable) and error.is_gone else None
     if reading.health.models is None:
         return None
     with ctx.db.read() as tx:
         slot = check(tx, body.held)
         if reading.lists(tx, slot):
             return "listed"
-    processes = (slot.engine_process, reading.health.process)
-    return "gone" if None not in processes and processes[0] != processes[1] else "unloaded"
+    return "gone" if reading.is_of_another_process(slot.engine_process) else "unloaded"
 
 
 def _time_out(ctx: Context, held: Claim) -> None:

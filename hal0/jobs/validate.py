@@ -16,8 +16,8 @@ from hal0.clock import monotonic_ms
 from hal0.engines.base import EngineModel
 from hal0.errors import EngineFileDiffers, EngineTimeout, EngineUnreachable
 from hal0.jobs.context import Body, Context, Stopping
-from hal0.jobs.ledger.claims import check, finish
 from hal0.jobs.engine_wait import defer
+from hal0.jobs.ledger.claims import check, finish
 from hal0.registry.catalog import Model, model_by_id
 from hal0.registry.preload import CheckedFile, Progress, validate_files
 from hal0.registry.roster import EngineRow, engine_by_id

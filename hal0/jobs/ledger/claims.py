@@ -1,8 +1,8 @@
 """Which job runs next, and how it ends.
 
 A claim is one UPDATE. A job may run when it is the first unfinished one of its slot and nothing of
-the slot runs; a load besides when its engine's lane is free, no unload of that engine runs and the
-engine has settled the slot's last unload; an unload when no load of its slot is in the lane; a
+the slot runs; a load besides when its engine's lane is free, no load or unload of that engine runs
+and the engine has settled the slot's last unload; an unload when no load of its slot is in the lane; a
 pull when no other downloads that model. A load that was sent already is claimed at once: its
 attempt only watches. Two partial unique indexes hold even if this statement were wrong.
 """
@@ -40,7 +40,7 @@ SELECT j.id FROM jobs j WHERE j.state = 'queued'
     WHEN 'load' THEN j.sent_attempt IS NOT NULL OR (
       NOT EXISTS (SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id)
       AND NOT EXISTS (SELECT 1 FROM jobs u WHERE u.engine_id = j.engine_id
-                      AND u.kind = 'unload' AND u.state = 'running')
+                      AND u.kind IN ('load', 'unload') AND u.state = 'running')
       AND NOT EXISTS (SELECT 1 FROM slots s
                       WHERE s.id = j.slot_id AND s.unload_job_id IS NOT NULL))
     WHEN 'unload' THEN NOT EXISTS (

@@ -1,8 +1,15 @@
 """What an operator may do to a job: run a failed one again, cancel one that is not sent."""
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
-from hal0.errors import JobAlreadySent, JobFinished, JobNotFailed, JobSuperseded
+from hal0.errors import (
+    JobAlreadySent,
+    JobFinished,
+    JobNotFailed,
+    JobSuperseded,
+    ModelNotFound,
+    SlotNotFound,
+)
 from hal0.jobs.ledger.intake import (
     By,
     cancel_chain,
@@ -19,7 +26,7 @@ from hal0.jobs.ledger.rows import (
 )
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.states import Desired, JobKind, JobState, Origin, Outcome
-from hal0.tables import chains, jobs, slots
+from hal0.tables import chains, jobs, models, slots
 
 
 def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
@@ -27,7 +34,7 @@ def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
 
     Model and options are the chain's own, attempts are kept. Returns the queued jobs. Needs a
     write transaction. Raises JobNotFound, JobNotFailed, JobSuperseded (a chain of the slot is
-    unfinished), ModelTaken.
+    unfinished), ModelTaken, SlotNotFound or ModelNotFound (deleted since).
     """
     job = job_by_id(tx, job_id)
     slot = slot_by_id(tx, job.slot_id)
@@ -43,8 +50,26 @@ def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
             "wait for it or cancel it",
             evidence={"slot": slot.name, "job_id": unfinished[0].id},
         )
+    _ensure_still_there(tx, slot, job)
     _take_up_again(tx, slot, job, by)
     return [other for other in jobs_of_chain(tx, job.chain_id) if other.is_unfinished]
+
+
+def _ensure_still_there(tx: Connection, slot: Slot, job: Job) -> None:
+    """Refuse to work on a slot, or to bring up a model, that was deleted since."""
+    if tx.execute(select(slots.c.deleted_at).where(slots.c.id == slot.id)).scalar_one():
+        raise SlotNotFound(
+            f"slot {slot.name}, which job {job.id} worked on, was deleted",
+            evidence={"slot": slot.name, "job_id": job.id},
+        )
+    model = tx.execute(
+        select(models.c.name, models.c.deleted_at).where(models.c.id == job.model_id)
+    ).one_or_none()
+    if model is not None and model.deleted_at is not None:
+        raise ModelNotFound(
+            f"model {model.name}, which job {job.id} was for, was deleted",
+            evidence={"model": model.name, "job_id": job.id},
+        )
 
 
 def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:

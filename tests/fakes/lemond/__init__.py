@@ -49,6 +49,8 @@ class Lemond:
 
     def start(self) -> Self:
         """Start the server; the script of the constructor is in force before it listens."""
+        if self._process is not None:
+            self._end()  # it died by its script
         command = [sys.executable, "-m", "tests.fakes.lemond"]
         command += ["--models", str(self.models), "--port", str(self.port)]
         if self.call_log is not None:

@@ -1,0 +1,230 @@
+"""What is shown of jobs and chains beside their own rows: names, attempts, progress, the wait.
+
+A page of jobs costs the same few queries whatever its length.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, literal_column, select
+
+from hal0.errors import JobNotFound
+from hal0.jobs.ledger.rows import JOB_COLUMNS, Chain, Job, chain_by_id, jobs_of_chain, read_job
+from hal0.jobs.waiting import Waits
+from hal0.slots.overview import ids_ever_named
+from hal0.states import FINISHED, JobKind, JobState
+from hal0.tables import chains, engines, job_attempts, job_progress, jobs, models, owners, slots
+
+MAX_ID: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One ended run of a job."""
+
+    attempt: int
+    owner: str
+    started_at: datetime
+    ended_at: datetime
+    outcome: str
+    error: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the running attempt is; bytes, 0 of 0 where a phase counts none."""
+
+    phase: str
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobDetail:
+    """A job with what its ids mean, how its attempts went, and what it waits for."""
+
+    job: Job
+    slot: str
+    model: str | None
+    engine: str
+    actor: str
+    caused_by: int | None
+    progress: Progress | None
+    attempts: tuple[Attempt, ...]
+    waiting_for: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainDetail:
+    """A chain with its jobs in order."""
+
+    chain: Chain
+    slot: str
+    model: str | None
+    jobs: tuple[JobDetail, ...]
+
+    @property
+    def state(self) -> JobState:
+        """Where the chain is: its worst job tells."""
+        return chain_state([detail.job.state for detail in self.jobs])
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs; all of what is given must fit."""
+
+    slot: str | None = None
+    state: JobState | None = None
+    kind: JobKind | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """A worker process that nobody has seen end; `seen_at` is its last sign of life."""
+
+    id: str
+    pid: int
+    started_at: datetime
+    seen_at: datetime
+
+
+def chain_state(states: Sequence[JobState]) -> JobState:
+    """Sum up the states of a chain's jobs."""
+    order = (JobState.RUNNING, JobState.QUEUED, JobState.FAILED, JobState.CANCELLED)
+    return next((state for state in order if state in states), JobState.SUCCEEDED)
+
+
+def is_finished(states: Sequence[JobState]) -> bool:
+    """Tell whether nothing of a chain will happen any more."""
+    return FINISHED.issuperset(states)
+
+
+def job_page(
+    tx: Connection, wanted: JobFilter, *, limit: int, before: int | None = None
+) -> list[JobDetail]:
+    """Return up to `limit` jobs, newest first, older than the id `before`.
+
+    Raises SlotNotFound for a slot that never was.
+    """
+    query = select(*JOB_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
+    if before is not None:
+        query = query.where(jobs.c.id < before)
+    if wanted.slot is not None:
+        query = query.where(jobs.c.slot_id.in_(ids_ever_named(tx, wanted.slot)))
+    if wanted.state is not None:  # a literal: SQLite takes a partial index only then
+        query = query.where(jobs.c.state == literal_column(f"'{wanted.state}'"))
+    if wanted.kind is not None:
+        query = query.where(jobs.c.kind == wanted.kind)
+    return details(tx, [read_job(row) for row in tx.execute(query)])
+
+
+def job_detail(tx: Connection, job_id: int) -> JobDetail:
+    """Return the job; raises JobNotFound."""
+    row = None
+    if job_id <= MAX_ID:
+        row = tx.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound(f"there is no job {job_id}", evidence={"job_id": job_id})
+    return details(tx, [read_job(row)])[0]
+
+
+def chain_detail(tx: Connection, chain_id: int) -> ChainDetail:
+    """Return the chain; raises JobNotFound."""
+    row = None
+    if chain_id <= MAX_ID:
+        row = tx.execute(
+            select(slots.c.name.label("slot"), models.c.name.label("model"))
+            .select_from(chains)
+            .join(slots, slots.c.id == chains.c.slot_id)
+            .join(models, models.c.id == chains.c.model_id, isouter=True)
+            .where(chains.c.id == chain_id)
+        ).one_or_none()
+    if row is None:
+        raise JobNotFound(f"there is no chain {chain_id}", evidence={"chain_id": chain_id})
+    listed = details(tx, jobs_of_chain(tx, chain_id))
+    return ChainDetail(chain_by_id(tx, chain_id), row.slot, row.model, tuple(listed))
+
+
+def details(tx: Connection, listed: Sequence[Job]) -> list[JobDetail]:
+    """Return these jobs, in their order, with all that is known of them."""
+    ids = [job.id for job in listed]
+    named = _names(tx, ids)
+    attempts = _attempts(tx, ids)
+    progress = _progress(tx, [job for job in listed if job.state is JobState.RUNNING])
+    waits = Waits.read(tx) if any(job.state is JobState.QUEUED for job in listed) else None
+    return [
+        JobDetail(
+            job,
+            named[job.id].slot,
+            named[job.id].model,
+            named[job.id].engine,
+            named[job.id].actor,
+            named[job.id].caused_by,
+            progress.get(job.id),
+            tuple(attempts.get(job.id, ())),
+            None if waits is None else waits.reason(job),
+        )
+        for job in listed
+    ]
+
+
+def _names(tx: Connection, ids: Sequence[int]) -> dict[int, Any]:
+    rows = tx.execute(
+        select(
+            jobs.c.id,
+            slots.c.name.label("slot"),
+            models.c.name.label("model"),
+            engines.c.name.label("engine"),
+            chains.c.actor,
+            chains.c.caused_by_job_id.label("caused_by"),
+        )
+        .join(chains, chains.c.id == jobs.c.chain_id)
+        .join(slots, slots.c.id == jobs.c.slot_id)
+        .join(engines, engines.c.id == jobs.c.engine_id)
+        .join(models, models.c.id == jobs.c.model_id, isouter=True)
+        .where(jobs.c.id.in_(ids))
+    )
+    return {row.id: row for row in rows}
+
+
+def _attempts(tx: Connection, ids: Sequence[int]) -> dict[int, list[Attempt]]:
+    rows = tx.execute(
+        select(job_attempts)
+        .where(job_attempts.c.job_id.in_(ids))
+        .order_by(job_attempts.c.job_id, job_attempts.c.attempt)
+    )
+    found: dict[int, list[Attempt]] = {}
+    for row in rows:
+        found.setdefault(row.job_id, []).append(
+            Attempt(row.attempt, row.owner_id, row.started_at, row.ended_at, row.outcome, row.error)
+        )
+    return found
+
+
+def _progress(tx: Connection, running: Sequence[Job]) -> dict[int, Progress]:
+    """Return what the running attempts reported; what an earlier attempt left does not count."""
+    attempt_of = {job.id: job.attempt for job in running}
+    rows = tx.execute(select(job_progress).where(job_progress.c.job_id.in_(attempt_of)))
+    return {
+        row.job_id: Progress(row.phase, row.done_bytes, row.total_bytes)
+        for row in rows
+        if row.attempt == attempt_of[row.job_id]
+    }
+
+
+def first_unfinished(tx: Connection) -> dict[int, int]:
+    """Return, by slot id, the job that runs or is the first in line."""
+    waits = Waits.read(tx)
+    return {slot_id: line[0].id for slot_id, line in waits.lines.items()}
+
+
+def living_workers(tx: Connection) -> list[Worker]:
+    """Return the worker processes whose end no row tells, oldest first."""
+    rows = tx.execute(
+        select(owners.c.id, owners.c.pid, owners.c.started_at, owners.c.seen_at)
+        .where(owners.c.kind == "worker", owners.c.ended_at.is_(None))
+        .order_by(owners.c.started_at)
+    )
+    return [Worker(**row._mapping) for row in rows]

@@ -1,0 +1,93 @@
+"""What an engine has loaded, read once, and where its slots stood before; concludes nothing.
+
+Who writes by a reading compares the slot's last transition with the one in it, so that a list that
+is older than the slot's state moves nothing.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection
+
+from hal0.engines.base import EngineHealth
+from hal0.errors import DatabaseError, EngineError
+from hal0.jobs.context import Context
+from hal0.jobs.ledger.lane import Lane, lane_of
+from hal0.registry.catalog import model_by_id
+from hal0.registry.roster import EngineRow, note_failure, note_health
+from hal0.slots.queries import Slot, slots_of_engine
+
+HEALTH_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One health of an engine, and where its slots stood before it was read."""
+
+    engine: EngineRow
+    health: EngineHealth
+    before: Mapping[int, int]
+    """slot id → id of its last transition"""
+    lane: Lane | None = None
+    """What was in the engine's lane."""
+
+    def lists(self, tx: Connection, slot: Slot) -> bool:
+        """Tell whether the engine has what this slot holds, or was last told to load.
+
+        Two entries of one name and none of its file: that may be it, so nothing is lost.
+        """
+        names, checkpoint = known_by(tx, slot)
+        same_name = sum(model.name in names for model in self.health.models or ())
+        return self.health.find(names, checkpoint) is not None or same_name > 1
+
+    def is_of_another_process(self, process: str | None) -> bool:
+        """Tell whether the engine is certainly not `process`; unknown is not certain."""
+        return None not in (process, self.health.process) and process != self.health.process
+
+
+def known_by(tx: Connection, slot: Slot) -> tuple[frozenset[str], str | None]:
+    """Return the names and the file by which an engine's entry would be this slot's."""
+    model_id = slot.model_id if slot.model_id is not None else slot.wanted_model_id
+    return known_as(tx, model_id, slot.engine_model)
+
+
+def known_as(
+    tx: Connection, model_id: int | None, engine_model: str | None
+) -> tuple[frozenset[str], str | None]:
+    """Return the names and the file of this model at an engine that calls it `engine_model`."""
+    names = {engine_model} if engine_model else set()
+    if model_id is None:
+        return frozenset(names), None
+    model = model_by_id(tx, model_id)
+    return frozenset(names | {model.name}), str(model.main.path)
+
+
+def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) -> Reading:
+    """Note where the slots stand, then read the engine's health. Raises EngineError."""
+    with ctx.db.read() as tx:
+        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        lane = lane_of(tx, engine.id)
+    try:
+        health = ctx.engines.ask(engine, lambda e: e.health(), timeout_s)
+    except EngineError as error:
+        row = error.as_row()
+        _note(ctx, lambda tx: note_failure(tx, engine.id, row))
+        raise
+    _note(ctx, lambda tx: note_health(tx, engine.id, health.process))
+    return Reading(engine, health, before, lane)
+
+
+def _note(ctx: Context, write: Callable[[Connection], None]) -> None:
+    """Write softly what was seen; a database that is busy makes no reading worse."""
+    with contextlib.suppress(DatabaseError), ctx.db.soft() as tx:
+        write(tx)
+
+
+def try_health(ctx: Context, engine: EngineRow, timeout_s: float) -> Reading | None:
+    """Read the engine's health if it can be had; None = it cannot."""
+    try:
+        return read_health(ctx, engine, timeout_s)
+    except EngineError:
+        return None

@@ -1,0 +1,125 @@
+"""Why a queued job does not run yet, told from the same rows that the claim looks at."""
+
+from dataclasses import dataclass, fields
+from typing import Self
+
+from sqlalchemy import Connection, select, union_all
+
+from hal0.clock import boot_id, monotonic_ms
+from hal0.jobs.ledger.lane import Lane, lanes
+from hal0.jobs.ledger.rows import IS_QUEUED, IS_RUNNING, Job
+from hal0.states import JobKind, JobState, Outcome
+from hal0.tables import engines, jobs, slots
+
+
+@dataclass(frozen=True, slots=True)
+class InLine:
+    """A queued or running job, as far as others wait for it."""
+
+    id: int
+    slot_id: int
+    engine_id: int
+    model_id: int | None
+    kind: str
+    state: str
+
+
+_NAMES = [field.name for field in fields(InLine)]
+_COLUMNS = [jobs.c[name] for name in _NAMES]
+_UNFINISHED = union_all(
+    select(*_COLUMNS, jobs.c.position, jobs.c.step).where(IS_RUNNING),
+    select(*_COLUMNS, jobs.c.position, jobs.c.step).where(IS_QUEUED),
+).order_by("position", "step")
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """All that a job may have to wait for, at one moment."""
+
+    lines: dict[int, list[InLine]]
+    """Unfinished jobs by slot id: the running one, then the queued ones in their order."""
+
+    lanes: dict[int, Lane]
+    unload_marks: dict[int, int]
+    """By slot id, the job whose unload the engine has not settled."""
+
+    slot_names: dict[int, str]
+    engine_names: dict[int, str]
+
+    @classmethod
+    def read(cls, tx: Connection) -> Self:
+        """Take the picture; needs no more than a read."""
+        lines: dict[int, list[InLine]] = {}
+        for row in tx.execute(_UNFINISHED):
+            job = InLine(*row[: len(_NAMES)])
+            line = lines.setdefault(job.slot_id, [])
+            line.insert(0 if job.state == JobState.RUNNING else len(line), job)
+        marked = tx.execute(
+            select(slots.c.id, slots.c.unload_job_id).where(slots.c.unload_job_id.is_not(None))
+        )
+        return cls(
+            lines,
+            {lane.engine_id: lane for lane in lanes(tx)},
+            {row.id: row.unload_job_id for row in marked},
+            {row.id: row.name for row in tx.execute(select(slots.c.id, slots.c.name))},
+            {row.id: row.name for row in tx.execute(select(engines.c.id, engines.c.name))},
+        )
+
+    def reason(self, job: Job) -> str | None:
+        """Return what a queued job waits for; None = for a free thread alone, or it is not queued.
+
+        The order is that of `claims.RUNNABLE`.
+        """
+        if job.state is not JobState.QUEUED:
+            return None
+        first = self.lines[job.slot_id][0]
+        if first.id != job.id:
+            return f"job {first.id} ({first.kind}) of this slot"
+        if job.kind is JobKind.LOAD and not job.was_sent:
+            reason = self._lane(job) or self._unload(job)
+        elif job.kind is JobKind.UNLOAD:
+            lane = self.lanes.get(job.engine_id)
+            reason = self._lane(job) if lane and lane.slot_id == job.slot_id else None
+        elif job.kind is JobKind.PULL:
+            reason = self._pull(job)
+        else:
+            reason = None
+        return reason or self._later(job)
+
+    def _lane(self, job: Job) -> str | None:
+        lane = self.lanes.get(job.engine_id)
+        if lane is None:
+            return None
+        return (
+            f"lane of engine {self.engine_names[lane.engine_id]}: "
+            f"load of slot {self.slot_names[lane.slot_id]} (job {lane.job_id})"
+        )
+
+    def _unload(self, job: Job) -> str | None:
+        for other in self._running(JobKind.UNLOAD):
+            if other.engine_id == job.engine_id:
+                return f"unload of slot {self.slot_names[other.slot_id]} (job {other.id})"
+        mark = self.unload_marks.get(job.slot_id)
+        return (
+            None if mark is None else f"the engine to settle the unload of this slot (job {mark})"
+        )
+
+    def _pull(self, job: Job) -> str | None:
+        for other in self._running(JobKind.PULL):
+            if other.model_id == job.model_id:
+                slot = self.slot_names[other.slot_id]
+                return f"pull of the same model for slot {slot} (job {other.id})"
+        return None
+
+    def _later(self, job: Job) -> str | None:
+        if job.run_after_ms is None or job.run_after_boot != boot_id():
+            return None
+        if job.run_after_ms <= monotonic_ms():
+            return None
+        if job.outcome is Outcome.DEFERRED:
+            return f"engine {self.engine_names[job.engine_id]}"
+        return "its next try"
+
+    def _running(self, kind: JobKind) -> list[InLine]:
+        heads = (line[0] for line in self.lines.values())
+        return [job for job in heads if job.state == JobState.RUNNING and job.kind == kind]

@@ -1,0 +1,23 @@
+"""An engine and a house around it, for tests with real processes."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.house import House
+from tests.fakes.lemond import Lemond
+
+
+@pytest.fixture
+def lemond(tmp_path: Path) -> Iterator[Lemond]:
+    models = tmp_path / "home" / "models"
+    models.mkdir(parents=True)
+    with Lemond(models, call_log=tmp_path / "calls.ndjson") as fake:
+        yield fake
+
+
+@pytest.fixture
+def house(tmp_path: Path, lemond: Lemond) -> Iterator[House]:
+    with House(tmp_path, lemond.url) as house:
+        yield house

@@ -1,0 +1,209 @@
+"""A process that dies at any named point leaves a ledger that converges: one test a point.
+
+The armed process must really die there, by SIGKILL: a point that no code reaches fails its test.
+"""
+
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from hal0.points import POINTS, STEPS
+from tests.acceptance.house import House
+from tests.fakes.lemond import Lemond
+
+pytestmark = pytest.mark.slow
+
+PULLS = [f"pull.{step}" for step in STEPS["pull"]]
+CHECKS = [f"validate.{step}" for step in STEPS["validate"]]
+LOADS = [f"load.{step}" for step in STEPS["load"]]
+UNLOADS = [f"unload.{step}" for step in STEPS["unload"]]
+ALONE = ["queue.claimed", "api.enqueued", "rescue.requeued"]
+
+
+def test_every_declared_point_is_killed_at_by_a_test_of_this_file() -> None:
+    assert sorted(PULLS + CHECKS + LOADS + UNLOADS + ALONE) == sorted(POINTS)
+
+
+def dies(process: "subprocess.Popen[bytes]") -> bool:
+    return process.wait(40) == -signal.SIGKILL
+
+
+def loads_sent(lemond: Lemond) -> int:
+    return len(lemond.calls("/v1/load"))
+
+
+def interrupted(house: House) -> list[tuple[str, int]]:
+    return house.sql(  # type: ignore[return-value]
+        "SELECT kind, job_attempts.attempt FROM job_attempts JOIN jobs ON jobs.id = job_id "
+        "WHERE job_attempts.outcome = 'interrupted'"
+    )
+
+
+@pytest.mark.parametrize("point", ["queue.claimed", *CHECKS, "load.begun"])
+def test_killed_before_the_load_is_sent_another_worker_loads_once(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    house.start_api()
+    house.add_model()
+    house.add_slot()
+    armed = house.start_worker(f"{point}:kill")
+    house.load()
+    assert dies(armed)
+    house.start_worker()
+    house.wait_until("ready")
+    house.wait_settled()
+    assert loads_sent(lemond) == 1
+    assert house.path_of().count("ready") == 1
+    expected = 0 if point == "validate.done" else 1
+    assert len(interrupted(house)) == expected
+    house.check_audit()
+
+
+@pytest.mark.parametrize("point", ["load.sent", "load.answered", "load.verified", "load.done"])
+def test_killed_after_the_load_was_sent_the_next_attempt_watches_and_sends_nothing(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    house.start_api()
+    house.add_model()
+    house.add_slot()
+    armed = house.start_worker(f"{point}:kill")
+    house.load()
+    assert dies(armed)
+    house.start_worker()
+    house.wait_until("ready")
+    house.wait_settled()
+    assert loads_sent(lemond) == 1
+    assert house.path_of() == ["offline", "starting", "warming", "ready"]
+    assert interrupted(house) == ([] if point == "load.done" else [("load", 1)])
+    house.check_audit()
+
+
+def test_killed_between_mark_and_send_no_machine_sends_it_and_an_operator_may(
+    tmp_path: Path, lemond: Lemond
+) -> None:
+    """The mark says sent, the engine never got it: only the deadline can tell."""
+    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="3") as house:
+        house.start_api()
+        house.add_model()
+        house.add_slot()
+        armed = house.start_worker("load.marked:kill")
+        jobs = house.load()["jobs"]
+        assert dies(armed)
+        house.start_worker()
+        slot = house.wait_until("error")
+        assert slot["error"]["code"] == "preload.load_timeout"
+        house.wait_settled()
+        assert loads_sent(lemond) == 0
+        house.post(f"/api/v1/jobs/{jobs[-1]}/retry")
+        house.wait_until("ready")
+        house.wait_settled()
+        assert loads_sent(lemond) == 1
+        house.check_audit()
+
+
+@pytest.mark.parametrize("point", UNLOADS)
+def test_killed_while_unloading_the_slot_ends_offline(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    house.start_api()
+    house.add_model()
+    house.add_slot()
+    first = house.start_worker()
+    house.load()
+    house.wait_until("ready")
+    assert house.stop(first) == 0
+    armed = house.start_worker(f"{point}:kill")
+    house.post("/api/v1/slots/chat/unload")
+    assert dies(armed)
+    house.start_worker()
+    house.wait_until("offline")
+    house.wait_settled()
+    assert lemond.state()["loaded"] == []
+    assert house.path_of()[-2:] == ["unloading", "offline"]
+    house.check_audit()
+
+
+@pytest.mark.parametrize("point", ["pull.begun", "pull.linked", "pull.done"])
+def test_killed_while_a_file_is_linked_the_load_still_comes_about(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    house.start_api()
+    house.add_model()
+    house.add_slot()
+    armed = house.start_worker(f"{point}:kill")
+    house.load()
+    assert dies(armed)
+    house.start_worker()
+    house.wait_until("ready")
+    house.wait_settled()
+    assert loads_sent(lemond) == 1
+    assert "pulling" not in house.path_of()
+    house.check_audit()
+
+
+@pytest.mark.parametrize("point", ["pull.fetching", "pull.fetched"])
+def test_killed_while_a_file_is_copied_the_copy_is_whole_at_the_end(
+    house: House, lemond: Lemond, point: str, tmp_path: Path
+) -> None:
+    elsewhere = Path("/dev/shm") / f"hal0-{tmp_path.name}-{house.port}"
+    if elsewhere.parent.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("/dev/shm is on the disk of the models folder: nothing would be copied")
+    elsewhere.mkdir()
+    try:
+        source = house.add_model(register=False)
+        there = Path(shutil.copy(source, elsewhere / "tiny.gguf"))
+        house.start_api()
+        body = {"name": "tiny", "source": str(there), "allow_copy": True}
+        house.post("/api/v1/models", body, status=201)
+        house.add_slot()
+        armed = house.start_worker(f"{point}:kill")
+        house.load()
+        assert dies(armed)
+        house.start_worker()
+        house.wait_until("ready")
+        house.wait_settled()
+        assert (house.models / "tiny.gguf").read_bytes() == source.read_bytes()
+        assert house.path_of() == ["offline", "pulling", "starting", "warming", "ready"]
+        assert loads_sent(lemond) == 1
+        house.check_audit()
+    finally:
+        shutil.rmtree(elsewhere)
+
+
+def test_an_api_killed_between_commit_and_answer_has_lost_nothing(
+    house: House, lemond: Lemond
+) -> None:
+    first = house.start_api()
+    house.add_model()
+    house.add_slot()
+    house.stop(first)
+    armed = house.start_api("api.enqueued:kill")
+    with pytest.raises(Exception, match=r"(?i)disconnect|reset|refused|broken"):
+        house.load()
+    assert dies(armed)
+    house.start_api()
+    house.start_worker()
+    house.wait_until("ready")
+    house.wait_settled()
+    again = house.load()
+    assert again["already"] is True
+    assert loads_sent(lemond) == 1
+
+
+def test_a_rescuer_killed_after_its_commit_has_lost_nothing(house: House, lemond: Lemond) -> None:
+    house.start_api()
+    house.add_model()
+    house.add_slot()
+    first = house.start_worker("load.sent:kill")
+    house.load()
+    assert dies(first)
+    rescuer = house.start_worker("rescue.requeued:kill")
+    assert dies(rescuer)
+    house.start_worker()
+    house.wait_until("ready")
+    house.wait_settled()
+    assert loads_sent(lemond) == 1
+    house.check_audit()

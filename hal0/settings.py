@@ -1,4 +1,4 @@
-"""Every default with its unit: the only reader of the environment and of `hal0.toml`.
+"""Every default with its unit; with `where.py` the only reader of the environment and `hal0.toml`.
 
 The environment wins over `$HAL0_HOME/hal0.toml`, which wins over the defaults here. A name that
 hal0 does not know is refused in the file; in the environment, where other programs live too, only

@@ -10,7 +10,8 @@ import freezegun
 import pytest
 
 from hal0.db import Database, migrate, prepare_home
-from hal0.settings import PREFIX, Settings
+from hal0.settings import Settings
+from hal0.where import PREFIX
 
 freezegun.configure(extend_ignore_list=["anyio", "asyncio", "uvicorn", "huey"])
 

@@ -1,0 +1,51 @@
+"""Which engines there are, over HTTP. None is asked anything here: workers do that."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hal0.api import exchange, views
+from hal0.api.paging import cursor_of, key_of, page
+from hal0.api.schemas import EngineCreate, Page
+from hal0.registry.roster import add_engine, all_engines, engine_named
+
+
+async def list_engines(request: Request) -> Response:
+    """Return a page of engines by name."""
+    query = exchange.query_of(request, Page)
+    after = key_of("engines", str, query.cursor) or ""
+    known = await exchange.read(request, all_engines)
+    rest = [engine for engine in known if engine.name > after]
+    return exchange.answer(
+        page(rest, query.limit, views.engine_json, lambda one: cursor_of("engines", one.name))
+    )
+
+
+async def show_engine(request: Request) -> Response:
+    """Return one engine."""
+    name = request.path_params["engine"]
+    engine = await exchange.read(request, lambda tx: engine_named(tx, name))
+    return exchange.answer(views.engine_json(engine))
+
+
+async def create_engine(request: Request) -> Response:
+    """Make another inference server known."""
+    body = await exchange.body_of(request, EngineCreate)
+    settle_s = body.settle_s or exchange.settings_of(request).settle_s_of(body.kind)
+    values = {**body.model_dump(), "settle_s": settle_s}
+
+    def do(tx: Connection) -> dict[str, Any]:
+        return views.engine_json(add_engine(tx, values))
+
+    shown = await exchange.change(request, do)
+    return exchange.answer(shown, 201, {"Location": f"/api/v1/engines/{body.name}"})
+
+
+ROUTES = [
+    Route("/api/v1/engines", list_engines, methods=["GET"]),
+    Route("/api/v1/engines", create_engine, methods=["POST"]),
+    Route("/api/v1/engines/{engine}", show_engine, methods=["GET"]),
+]

@@ -1,0 +1,104 @@
+"""What can be seen of jobs and chains, and done to them, over HTTP."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hal0.api import exchange, views
+from hal0.api.paging import cursor_of, key_of, page
+from hal0.api.schemas import BulkRetry, JobsQuery, Nothing
+from hal0.api.waiting import accepted_answer
+from hal0.errors import JobNotFound
+from hal0.jobs.bulk import BulkFilter, retry_all
+from hal0.jobs.ledger import orders
+from hal0.jobs.ledger.intake import Accepted
+from hal0.jobs.queries import MAX_ID, JobFilter, chain_detail, job_detail, job_page
+from hal0.states import JobKind
+
+
+async def list_jobs(request: Request) -> Response:
+    """Return a page of jobs, newest first."""
+    query = exchange.query_of(request, JobsQuery)
+    before = key_of("jobs", int, query.cursor)
+    wanted = JobFilter(query.slot, query.state, query.kind)
+    rows = await exchange.read(
+        request, lambda tx: job_page(tx, wanted, limit=query.limit + 1, before=before)
+    )
+    return exchange.answer(
+        page(rows, query.limit, views.job_json, lambda row: cursor_of("jobs", row.job.id))
+    )
+
+
+async def show_job(request: Request) -> Response:
+    """Return one job."""
+    job_id = request.path_params["job_id"]
+    return exchange.answer(
+        views.job_json(await exchange.read(request, lambda tx: job_detail(tx, job_id)))
+    )
+
+
+async def show_chain(request: Request) -> Response:
+    """Return a chain with its jobs."""
+    chain_id = request.path_params["chain_id"]
+    return exchange.answer(
+        views.chain_json(await exchange.read(request, lambda tx: chain_detail(tx, chain_id)))
+    )
+
+
+async def retry_job(request: Request) -> Response:
+    """Queue a failed job, and all of its chain that must follow, again."""
+    await exchange.body_of(request, Nothing)
+    job_id, by = _job_id(request), exchange.by(request)
+
+    def do(tx: Connection) -> Accepted:
+        queued = orders.retry(tx, job_id, by)
+        return Accepted(queued[0].chain_id, tuple(job.id for job in queued))
+
+    return await accepted_answer(request, await exchange.enqueue(request, do))
+
+
+async def cancel_job(request: Request) -> Response:
+    """Cancel a job and the rest of its chain."""
+    await exchange.body_of(request, Nothing)
+    job_id = _job_id(request)
+    cancelled = await exchange.enqueue(request, lambda tx: orders.cancel(tx, job_id))
+    return exchange.answer(
+        {"chain_id": cancelled[0].chain_id, "jobs": [job.id for job in cancelled]}
+    )
+
+
+async def retry_jobs(request: Request) -> Response:
+    """Retry the newest chain of every slot that fits, or say what that would do."""
+    body = await exchange.body_of(request, BulkRetry)
+    by = exchange.by(request)
+    kind = None if body.filter.kind is None else JobKind(body.filter.kind)
+    wanted = BulkFilter(body.filter.slot, kind, body.filter.code)
+
+    def do(tx: Connection) -> list[dict[str, Any]]:
+        return [
+            views.retried_json(retried)
+            for retried in retry_all(tx, wanted, by, dry_run=body.dry_run)
+        ]
+
+    items = await (exchange.change if body.dry_run else exchange.enqueue)(request, do)
+    return exchange.answer({"dry_run": body.dry_run, "items": items, "next_cursor": None})
+
+
+def _job_id(request: Request) -> int:
+    job_id: int = request.path_params["job_id"]
+    if job_id > MAX_ID:
+        raise JobNotFound(f"there is no job {job_id}", evidence={"job_id": job_id})
+    return job_id
+
+
+ROUTES = [
+    Route("/api/v1/jobs", list_jobs, methods=["GET"]),
+    Route("/api/v1/jobs/retry", retry_jobs, methods=["POST"]),
+    Route("/api/v1/jobs/{job_id:int}", show_job, methods=["GET"]),
+    Route("/api/v1/jobs/{job_id:int}/retry", retry_job, methods=["POST"]),
+    Route("/api/v1/jobs/{job_id:int}/cancel", cancel_job, methods=["POST"]),
+    Route("/api/v1/chains/{chain_id:int}", show_chain, methods=["GET"]),
+]

@@ -1,0 +1,96 @@
+"""What can be registered as a model over HTTP. No file is looked at here: jobs do that."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hal0.api import exchange, views
+from hal0.api.paging import cursor_of, key_of, page
+from hal0.api.schemas import FileBody, ModelCreate, Page
+from hal0.registry.catalog import (
+    Model,
+    RegisteredFile,
+    delete_model,
+    last_verified,
+    living_models,
+    model_named,
+    register,
+)
+from hal0.registry.place import final_paths
+from hal0.settings import Settings
+
+
+def _shown(tx: Connection, listed: Sequence[Model]) -> list[dict[str, Any]]:
+    return [views.model_json(model, _verified(tx, model)) for model in listed]
+
+
+def _verified(tx: Connection, model: Model) -> dict[Path, datetime]:
+    seen = {file.path: last_verified(tx, file.sha256, file.size_bytes) for file in model.files}
+    return {path: at for path, at in seen.items() if at is not None}
+
+
+def _placed(settings: Settings, name: str, files: Sequence[FileBody]) -> list[RegisteredFile]:
+    """Return the files with their final places; one without a source is there already."""
+    sources = [Path(file.source or "") for file in files]
+    return [
+        RegisteredFile(file.role, path, file.source, file.size_bytes, file.sha256)
+        for file, path in zip(files, final_paths(settings.models, name, sources), strict=True)
+    ]
+
+
+async def list_models(request: Request) -> Response:
+    """Return a page of models by name."""
+    query = exchange.query_of(request, Page)
+    after = key_of("models", str, query.cursor) or ""
+    shown = await exchange.read(
+        request,
+        lambda tx: _shown(tx, living_models(tx, after=after, limit=query.limit + 1)),
+    )
+    return exchange.answer(
+        page(shown, query.limit, dict, lambda model: cursor_of("models", model["name"]))
+    )
+
+
+async def show_model(request: Request) -> Response:
+    """Return one model."""
+    name = request.path_params["model"]
+    shown = await exchange.read(request, lambda tx: _shown(tx, [model_named(tx, name)]))
+    return exchange.answer(shown[0])
+
+
+async def add_model(request: Request) -> Response:
+    """Register a model."""
+    body = await exchange.body_of(request, ModelCreate)
+    files = _placed(exchange.settings_of(request), body.name, body.in_order)
+
+    def do(tx: Connection) -> dict[str, Any]:
+        model = register(tx, body.name, body.format, files, allow_copy=body.allow_copy)
+        return _shown(tx, [model])[0]
+
+    shown = await exchange.change(request, do)
+    return exchange.answer(shown, 201, {"Location": f"/api/v1/models/{body.name}"})
+
+
+async def remove_model(request: Request) -> Response:
+    """Forget a model that no slot holds or wants; its files stay."""
+    name = request.path_params["model"]
+
+    def do(tx: Connection) -> None:
+        delete_model(tx, model_named(tx, name))
+
+    await exchange.change(request, do)
+    return Response(status_code=204)
+
+
+ROUTES = [
+    Route("/api/v1/models", list_models, methods=["GET"]),
+    Route("/api/v1/models", add_model, methods=["POST"]),
+    Route("/api/v1/models/{model}", show_model, methods=["GET"]),
+    Route("/api/v1/models/{model}", remove_model, methods=["DELETE"]),
+]

@@ -1,0 +1,244 @@
+"""What a request may say: bodies and queries, closed (`extra=forbid`) and typed strictly.
+
+Names, options and sources are checked by the rooms that own them; here each becomes a field, so
+that one answer lists everything that is wrong with a request.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from hal0.engines.options import LoadOptions
+from hal0.errors import Hal0Error
+from hal0.registry.names import check_model_name
+from hal0.registry.sources import local_source
+from hal0.slots.spec import check_name
+from hal0.states import Cause, JobKind, JobState
+
+MAX_LIMIT: Final = 1000
+DEFAULT_LIMIT: Final = 100
+MAX_BYTES: Final = 2**63 - 1
+YEAR_S: Final = 366 * 86400.0
+
+
+def _field(check: Callable[[Any], str]) -> AfterValidator:
+    """Turn a check that raises one of our errors into one of a field."""
+
+    def run(value: Any) -> str:
+        try:
+            return check(value)
+        except Hal0Error as exc:
+            raise ValueError(exc.detail) from exc
+
+    return AfterValidator(run)
+
+
+def _http_url(value: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        raise ValueError("takes http(s)://host[:port], without credentials or query")
+    return value.rstrip("/")
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or "\0" in value:
+        raise ValueError("takes an absolute path")
+    return value
+
+
+def _instant_or_id(value: str) -> datetime | int:
+    if value.isascii() and value.isdigit() and int(value) <= MAX_BYTES:
+        return int(value)
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError as exc:
+        raise ValueError("takes an RFC 3339 time such as 2026-01-31T12:00:00Z, or an id") from exc
+    if at.tzinfo is None:
+        raise ValueError("takes a time with its zone, such as 2026-01-31T12:00:00Z")
+    return at.astimezone(UTC)
+
+
+SlotName = Annotated[str, _field(check_name)]
+EngineName = Annotated[str, _field(lambda name: check_name(name, "engine"))]
+ModelName = Annotated[str, _field(check_model_name)]
+Source = Annotated[str, _field(local_source)]
+Seconds = Annotated[float, Field(ge=0, le=YEAR_S, allow_inf_nan=False)]
+Limit = Annotated[float, Field(gt=0, le=YEAR_S, allow_inf_nan=False)]
+Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
+Sha256 = Annotated[
+    str, Field(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(lambda digest: digest.lower())
+]
+
+
+class Body(BaseModel):
+    """A JSON object of a request."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Query(BaseModel):
+    """The parameters behind the question mark: texts, so numbers are read from them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Page(Query):
+    """Which part of a list."""
+
+    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    cursor: str | None = Field(None, max_length=500)
+
+
+class Nothing(Body):
+    """A request that says all in its path."""
+
+
+class SlotChange(Body):
+    """How a slot is set up; in a change what is left out stays, and null is the default again."""
+
+    engine: EngineName = "default"
+    model: ModelName | None = None
+    options: LoadOptions = LoadOptions()
+    pinned: bool = False
+    priority: int = Field(0, ge=-1000, le=1000)
+    idle_after_s: Seconds | None = None
+    unload_after_s: Seconds | None = None
+    load_timeout_s: Limit | None = None
+
+    @property
+    def setup(self) -> dict[str, Any]:
+        """Every field, options complete, as the slot's row keeps them."""
+        return self.model_dump(mode="json", exclude={"name"})
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """Those that the request names, and of the options those that it names."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class SlotCreate(SlotChange):
+    """A new slot; what is left out is the default."""
+
+    name: SlotName
+
+
+class SlotDelete(Query):
+    """Whether to cancel what is queued first."""
+
+    force: bool = False
+
+
+class LoadBody(Body):
+    """What to load; what is left out is what the slot is set up for."""
+
+    model: ModelName | None = None
+    options: LoadOptions | None = None
+    rehash: bool = False
+
+    @property
+    def given_options(self) -> dict[str, Any]:
+        """The options that the request names; the slot's own hold for the others."""
+        return (
+            {} if self.options is None else self.options.model_dump(mode="json", exclude_unset=True)
+        )
+
+
+class UnloadBody(Body):
+    """How to unload."""
+
+    force: bool = False
+    even_if_pinned: bool = False
+    drain_timeout_s: Seconds | None = None
+
+
+class ValidateBody(Body):
+    """Whether to read an unchanged file again."""
+
+    rehash: bool = False
+
+
+class JobsQuery(Page):
+    """Which jobs."""
+
+    slot: str | None = None
+    state: JobState | None = None
+    kind: JobKind | None = None
+
+
+class RetryFilter(Body):
+    """Which failed jobs; all of what is given must fit."""
+
+    slot: SlotName | None = None
+    state: Literal["failed"] = "failed"
+    kind: Literal["pull", "validate", "unload", "load"] | None = None
+    code: str | None = Field(None, max_length=100)
+
+
+class BulkRetry(Body):
+    """Retry many; `dry_run` tells what would happen."""
+
+    filter: RetryFilter = RetryFilter()
+    dry_run: bool = False
+
+
+class FileBody(Body):
+    """One file of a model; a null source = it lies in its final place already."""
+
+    role: Literal["main", "mmproj", "shard"] = "main"
+    source: Source | None = None
+    size_bytes: Bytes | None = None
+    sha256: Sha256 | None = None
+
+
+class ModelCreate(Body):
+    """A new model: `files`, or in short `source`, `size_bytes` and `sha256` of its only file."""
+
+    name: ModelName
+    format: Literal["gguf", "other"] = "gguf"
+    files: list[FileBody] = Field([], max_length=1000)
+    source: Source | None = None
+    size_bytes: Bytes | None = None
+    sha256: Sha256 | None = None
+    allow_copy: bool = False
+
+    @model_validator(mode="after")
+    def _is_one_model(self) -> Self:
+        if bool(self.files) == (self.source is not None):
+            raise ValueError("give either files or source")
+        if self.files and (self.size_bytes is not None or self.sha256 is not None):
+            raise ValueError("size_bytes and sha256 belong to each of the files")
+        roles = [file.role for file in self.in_order]
+        mains, shards = roles.count("main"), roles.count("shard")
+        if mains > 1 or mains + shards == 0 or roles.count("mmproj") > 1:
+            raise ValueError("a model has one main file or its shards, and at most one mmproj")
+        if len(roles) > 1 and any(file.source is None for file in self.files):
+            raise ValueError("where a model has several files, each needs its source")
+        return self
+
+    @property
+    def in_order(self) -> list[FileBody]:
+        """The files, the one first that an engine is told to open."""
+        if self.source is not None:
+            return [FileBody(source=self.source, size_bytes=self.size_bytes, sha256=self.sha256)]
+        return sorted(self.files, key=lambda file: ("main", "shard", "mmproj").index(file.role))
+
+
+class EngineCreate(Body):
+    """Another inference server."""
+
+    name: EngineName
+    kind: Literal["embedded", "lemonade"]
+    url: Annotated[str, AfterValidator(_http_url)]
+    key_file: Annotated[str, AfterValidator(_absolute)] | None = None
+    settle_s: Limit | None = None
+
+
+class TransitionsQuery(Page):
+    """Which rows of the audit: of a slot, since a time or behind an id, of a cause."""
+
+    slot: str | None = None
+    since: Annotated[datetime | int | None, BeforeValidator(_instant_or_id)] = None
+    cause: Cause | None = None
+    order: Literal["asc", "desc"] = "asc"

@@ -1,0 +1,151 @@
+"""What can be done to slots over HTTP. Creating and changing one loads nothing; orders enqueue."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from hal0.api import exchange, views
+from hal0.api.paging import cursor_of, key_of, page
+from hal0.api.schemas import (
+    LoadBody,
+    Nothing,
+    Page,
+    SlotChange,
+    SlotCreate,
+    SlotDelete,
+    UnloadBody,
+    ValidateBody,
+)
+from hal0.api.waiting import accepted_answer
+from hal0.jobs.ledger import intake
+from hal0.jobs.ledger.intake import Accepted, Wish
+from hal0.jobs.queries import first_unfinished
+from hal0.jobs.setup import change_slot, create_slot, delete_slot
+from hal0.registry.catalog import model_named
+from hal0.slots.overview import overviews
+from hal0.slots.queries import Slot, living_slots, slot_named
+from hal0.states import JobKind
+
+
+def _shown(tx: Connection, listed: list[Slot]) -> list[dict[str, Any]]:
+    job_ids = first_unfinished(tx)
+    return [views.slot_json(seen, job_ids.get(seen.slot.id)) for seen in overviews(tx, listed)]
+
+
+async def list_slots(request: Request) -> Response:
+    """Return a page of slots by name."""
+    query = exchange.query_of(request, Page)
+    after = key_of("slots", str, query.cursor) or ""
+
+    def look(tx: Connection) -> dict[str, Any]:
+        rest = [slot for slot in living_slots(tx) if slot.name > after]
+        shown = _shown(tx, rest[: query.limit + 1])
+        return page(shown, query.limit, dict, lambda slot: cursor_of("slots", slot["name"]))
+
+    return exchange.answer(await exchange.read(request, look))
+
+
+async def show_slot(request: Request) -> Response:
+    """Return one slot."""
+    name = request.path_params["slot"]
+    shown = await exchange.read(request, lambda tx: _shown(tx, [slot_named(tx, name)]))
+    return exchange.answer(shown[0])
+
+
+async def add_slot(request: Request) -> Response:
+    """Create a slot, offline."""
+    body = await exchange.body_of(request, SlotCreate)
+    settings, act = exchange.settings_of(request), exchange.act(request)
+
+    def do(tx: Connection) -> dict[str, Any]:
+        return _shown(tx, [create_slot(tx, settings, body.name, body.setup, act)])[0]
+
+    shown = await exchange.change(request, do)
+    return exchange.answer(shown, 201, {"Location": f"/api/v1/slots/{body.name}"})
+
+
+async def set_slot(request: Request) -> Response:
+    """Change how a slot is set up."""
+    body = await exchange.body_of(request, SlotChange)
+    name, settings = request.path_params["slot"], exchange.settings_of(request)
+
+    def do(tx: Connection) -> dict[str, Any]:
+        return _shown(tx, [change_slot(tx, settings, slot_named(tx, name), body.given)])[0]
+
+    return exchange.answer(await exchange.change(request, do))
+
+
+async def remove_slot(request: Request) -> Response:
+    """Delete a slot that holds nothing."""
+    query, name = exchange.query_of(request, SlotDelete), request.path_params["slot"]
+
+    def do(tx: Connection) -> None:
+        delete_slot(tx, slot_named(tx, name), force=query.force)
+
+    await exchange.enqueue(request, do)
+    return Response(status_code=204)
+
+
+async def load_slot(request: Request) -> Response:
+    """Want a slot loaded."""
+    body = await exchange.body_of(request, LoadBody)
+    name, by = request.path_params["slot"], exchange.by(request)
+
+    def do(tx: Connection) -> Accepted:
+        slot = slot_named(tx, name)
+        model_id = None if body.model is None else model_named(tx, body.model).id
+        options = {**slot.options, **body.given_options}
+        wish = Wish(JobKind.LOAD, model_id, options, rehash=body.rehash)
+        return intake.request_load(tx, slot, wish, by)
+
+    return await accepted_answer(request, await exchange.enqueue(request, do))
+
+
+async def unload_slot(request: Request) -> Response:
+    """Want a slot empty."""
+    body = await exchange.body_of(request, UnloadBody)
+    name, by = request.path_params["slot"], exchange.by(request)
+    wish = Wish(JobKind.UNLOAD, force=body.force, drain_timeout_s=body.drain_timeout_s)
+
+    def do(tx: Connection) -> Accepted:
+        slot = slot_named(tx, name)
+        return intake.request_unload(tx, slot, wish, by, even_if_pinned=body.even_if_pinned)
+
+    return await accepted_answer(request, await exchange.enqueue(request, do))
+
+
+async def validate_slot(request: Request) -> Response:
+    """Want the files of a slot's model checked."""
+    body = await exchange.body_of(request, ValidateBody)
+    return await _check(request, Wish(JobKind.VALIDATE, rehash=body.rehash))
+
+
+async def pull_slot(request: Request) -> Response:
+    """Want the files of a slot's model brought."""
+    await exchange.body_of(request, Nothing)
+    return await _check(request, Wish(JobKind.PULL))
+
+
+async def _check(request: Request, wish: Wish) -> Response:
+    name, by = request.path_params["slot"], exchange.by(request)
+
+    def do(tx: Connection) -> Accepted:
+        return intake.request_check(tx, slot_named(tx, name), wish, by)
+
+    return await accepted_answer(request, await exchange.enqueue(request, do))
+
+
+ROUTES = [
+    Route("/api/v1/slots", list_slots, methods=["GET"]),
+    Route("/api/v1/slots", add_slot, methods=["POST"]),
+    Route("/api/v1/slots/{slot}", show_slot, methods=["GET"]),
+    Route("/api/v1/slots/{slot}", set_slot, methods=["PATCH"]),
+    Route("/api/v1/slots/{slot}", remove_slot, methods=["DELETE"]),
+    Route("/api/v1/slots/{slot}/load", load_slot, methods=["POST"]),
+    Route("/api/v1/slots/{slot}/unload", unload_slot, methods=["POST"]),
+    Route("/api/v1/slots/{slot}/validate", validate_slot, methods=["POST"]),
+    Route("/api/v1/slots/{slot}/pull", pull_slot, methods=["POST"]),
+]

@@ -1,0 +1,230 @@
+"""How things look as JSON: ids are integers, times RFC 3339 in UTC with `Z`."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.jobs.bulk import Retried
+from hal0.jobs.ledger.intake import Accepted
+from hal0.jobs.ledger.rows import Job
+from hal0.jobs.queries import Attempt, ChainDetail, JobDetail
+from hal0.registry.catalog import Model
+from hal0.registry.roster import EngineRow
+from hal0.slots.audit import AuditRow
+from hal0.slots.overview import SlotOverview
+from hal0.tables import TIME_FORMAT
+
+Json = dict[str, Any]
+
+
+def when(at: datetime | None) -> str | None:
+    """Return the instant as text."""
+    return None if at is None else at.strftime(TIME_FORMAT)
+
+
+def problem_of(row: Mapping[str, Any] | None) -> Json | None:
+    """Return an error as rows keep it: `{code, detail, evidence, job_id}`."""
+    if row is None:
+        return None
+    return {name: row.get(name) for name in ("code", "detail", "evidence", "job_id")}
+
+
+def slot_json(seen: SlotOverview, job_id: int | None) -> Json:
+    """Show a slot; `job_id` is the job that runs or is first in its line."""
+    slot = seen.slot
+    return {
+        "id": slot.id,
+        "name": slot.name,
+        "state": slot.state,
+        "since": when(slot.since),
+        "cause": slot.cause,
+        "engine": seen.engine,
+        "model": seen.model,
+        "wanted_model": seen.wanted_model,
+        "desired": slot.desired,
+        "options": slot.options,
+        "pinned": slot.pinned,
+        "priority": slot.priority,
+        "idle_after_s": slot.idle_after_s,
+        "unload_after_s": slot.unload_after_s,
+        "load_timeout_s": slot.load_timeout_s,
+        "last_used_at": when(slot.last_used_at),
+        "in_flight": seen.in_flight,
+        "job_id": job_id,
+        "error": problem_of(slot.error),
+        "warnings": [],
+        "version": slot.version,
+    }
+
+
+def job_json(detail: JobDetail) -> Json:
+    """Show a job with its ended attempts."""
+    job, progress = detail.job, detail.progress
+    return {
+        "id": job.id,
+        "chain_id": job.chain_id,
+        "kind": job.kind,
+        "state": job.state,
+        "outcome": job.outcome,
+        "slot": detail.slot,
+        "model": detail.model,
+        "engine": detail.engine,
+        "attempt": job.attempt,
+        "created_at": when(job.created_at),
+        "run_after": run_after(job),
+        "started_at": when(job.started_at),
+        "ended_at": when(job.ended_at),
+        "deadline_at": when(job.deadline_at),
+        "waiting_for": detail.waiting_for,
+        "caused_by": detail.caused_by,
+        "actor": detail.actor,
+        "progress": None
+        if progress is None
+        else {
+            "phase": progress.phase,
+            "done_bytes": progress.done_bytes,
+            "total_bytes": progress.total_bytes,
+        },
+        "error": problem_of(job.error),
+        "attempts": [attempt_json(attempt) for attempt in detail.attempts],
+    }
+
+
+def run_after(job: Job) -> str | None:
+    """Return when a job that was put back may run again, if that is still to come."""
+    if not job.is_unfinished or job.run_after_ms is None or job.run_after_boot != boot_id():
+        return None
+    left_ms = job.run_after_ms - monotonic_ms()
+    return when(utc_now() + timedelta(milliseconds=left_ms)) if left_ms > 0 else None
+
+
+def attempt_json(attempt: Attempt) -> Json:
+    """Show an ended attempt."""
+    return {
+        "attempt": attempt.attempt,
+        "owner": attempt.owner,
+        "started_at": when(attempt.started_at),
+        "ended_at": when(attempt.ended_at),
+        "outcome": attempt.outcome,
+        "error": problem_of(attempt.error),
+    }
+
+
+def chain_json(detail: ChainDetail) -> Json:
+    """Show a chain with its jobs."""
+    chain = detail.chain
+    return {
+        "id": chain.id,
+        "slot": detail.slot,
+        "goal": chain.goal,
+        "state": detail.state,
+        "origin": chain.origin,
+        "actor": chain.actor,
+        "request_id": chain.request_id,
+        "model": detail.model,
+        "options": chain.options,
+        "rehash": chain.rehash,
+        "force": chain.force,
+        "drain_timeout_s": chain.drain_timeout_s,
+        "caused_by": chain.caused_by_job_id,
+        "created_at": when(chain.created_at),
+        "jobs": [job_json(job) for job in detail.jobs],
+    }
+
+
+def accepted_json(accepted: Accepted) -> Json:
+    """Show what a request became."""
+    return {
+        "already": accepted.already,
+        "chain_id": accepted.chain_id,
+        "jobs": list(accepted.job_ids),
+        "deduplicated": accepted.deduplicated,
+    }
+
+
+def result_json(detail: ChainDetail) -> Json:
+    """Show how a chain ended, to who waited for it."""
+    return {
+        "state": detail.state,
+        "results": [
+            {
+                "id": job.job.id,
+                "kind": job.job.kind,
+                "state": job.job.state,
+                "outcome": job.job.outcome,
+                "error": problem_of(job.job.error),
+            }
+            for job in detail.jobs
+        ],
+    }
+
+
+def retried_json(retried: Retried) -> Json:
+    """Show what a bulk retry did, or would do, about one failed job."""
+    refusal = retried.refusal
+    return {
+        "slot": retried.slot,
+        "job_id": retried.failed.id,
+        "chain_id": retried.failed.chain_id,
+        "kind": retried.failed.kind,
+        "failed_with": (retried.failed.error or {}).get("code"),
+        "jobs": list(retried.job_ids),
+        "refused": None if refusal is None else refusal.as_row(),
+    }
+
+
+def model_json(model: Model, verified: Mapping[Path, datetime]) -> Json:
+    """Show a model; `verified` says when which of its files was last found good.
+
+    `on_disk` comes from those rows: true, or null for unknown. No file is looked at here.
+    """
+    return {
+        "name": model.name,
+        "format": model.format,
+        "files": [
+            {
+                "role": file.role,
+                "path": str(file.path),
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+                "verified_at": when(verified.get(file.path)),
+            }
+            for file in model.files
+        ],
+        "source": model.main.source,
+        "on_disk": True if all(file.path in verified for file in model.files) else None,
+    }
+
+
+def engine_json(engine: EngineRow) -> Json:
+    """Show an engine and what was last seen of it; of its key only where it is kept."""
+    return {
+        "id": engine.id,
+        "name": engine.name,
+        "kind": engine.kind,
+        "url": engine.url,
+        "key_file": engine.key_file,
+        "settle_s": engine.settle_s,
+        "process": engine.process,
+        "last_health_at": when(engine.last_health_at),
+        "last_error": engine.last_error,
+    }
+
+
+def transition_json(row: AuditRow) -> Json:
+    """Show a row of the audit."""
+    return {
+        "id": row.id,
+        "at": when(row.at),
+        "slot": row.slot,
+        "from": row.from_state,
+        "to": row.to_state,
+        "cause": row.cause,
+        "actor": row.actor,
+        "job_id": row.job_id,
+        "request_id": row.request_id,
+        "incident_id": row.incident_id,
+        "evidence": row.evidence,
+    }

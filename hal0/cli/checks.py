@@ -1,0 +1,159 @@
+"""The checks of `hal0 doctor`, one a function: what is looked at, what to do when it is wrong."""
+
+import asyncio
+import ctypes.util
+import os
+import platform
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from hal0.cli.findings import Finding
+from hal0.clock import boot_id
+from hal0.db import database_errors, open_database, revision
+from hal0.engines.connect import connect
+from hal0.errors import EngineError, EngineTimeout, Hal0Error
+from hal0.jobs.owners import is_alive, living_rows
+from hal0.registry.roster import EngineRow, all_engines
+from hal0.settings import Settings
+from hal0.tables import REVISION
+
+OLDEST_PYTHON: Final = (3, 11)
+IMPORT_S: Final = 60
+
+
+def python() -> Finding:
+    """Look at the version of Python."""
+    found = platform.python_version()
+    if sys.version_info < OLDEST_PYTHON:
+        return Finding("python", "wrong", f"this is Python {found}", "use Python 3.11 or newer")
+    return Finding("python", "ok", f"Python {found}")
+
+
+def embedded_engine() -> Iterator[Finding]:
+    """Look at what the embedded engine needs: AVX2, libgomp, and its package."""
+    if platform.machine() in {"x86_64", "AMD64"}:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        if " avx2 " in flags.replace("\n", " "):
+            yield Finding("cpu", "ok", "has AVX2")
+        else:
+            yield Finding(
+                "cpu",
+                "wrong",
+                "has no AVX2, which the embedded engine is built for",
+                "set HAL0_ENGINE_URL to a model server built for this CPU",
+            )
+    if ctypes.util.find_library("gomp") is None:
+        yield Finding(
+            "libgomp", "note", "was not found", "install libgomp1 (Debian) or libgomp (Fedora)"
+        )
+    # In a process of its own: a build for another CPU dies of an illegal instruction.
+    tried = subprocess.run(
+        [sys.executable, "-c", "import xllamacpp"],
+        capture_output=True,
+        text=True,
+        timeout=IMPORT_S,
+        check=False,
+    )
+    if tried.returncode == 0:
+        yield Finding("embedded engine", "ok", "can be imported")
+        return
+    why = (tried.stderr.strip().splitlines() or [f"it ended with {tried.returncode}"])[-1]
+    yield Finding(
+        "embedded engine",
+        "wrong",
+        f"cannot be imported: {why}",
+        "install `hal0[embedded]`, or set HAL0_ENGINE_URL to another model server",
+    )
+
+
+def home(settings: Settings) -> Finding:
+    """Look whether the home can be written."""
+    place = settings.home
+    there = next(one for one in (place, *place.parents) if one.exists())
+    if os.access(there, os.W_OK | os.X_OK):
+        return Finding("home", "ok", f"{place} can be {'written' if there == place else 'made'}")
+    return Finding(
+        "home", "wrong", f"{there} cannot be written", "set HAL0_HOME to a folder of yours"
+    )
+
+
+def database(settings: Settings) -> Iterator[Finding]:
+    """Look at the schema, then at every page of the file."""
+    path, found = settings.database, revision(settings.database)
+    if found is None:
+        yield Finding("database", "note", f"{path} is not there yet", "`hal0 up` makes it")
+        return
+    if found != REVISION:
+        to_do = "install the newer hal0" if found > REVISION else "run `hal0 db upgrade`"
+        detail = f"{path} has schema {found}, this hal0 knows {REVISION}"
+        yield Finding("database", "wrong", detail, to_do)
+        return
+    with database_errors():
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)
+        try:
+            result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        finally:
+            connection.close()
+    if result == "ok":
+        yield Finding("database", "ok", f"{path} is whole, schema {found}")
+    else:
+        yield Finding("database", "wrong", f"{path} is damaged: {result}", "restore a backup")
+
+
+def workers(settings: Settings) -> Iterator[Finding]:
+    """Look for the processes that carry out jobs."""
+    if revision(settings.database) != REVISION:
+        return
+    db = open_database(settings)
+    try:
+        with db.read() as tx:
+            rows = [row for row in living_rows(tx) if row.kind == "worker"]
+    finally:
+        db.close()
+    living = [row for row in rows if is_alive(row, settings.run)]
+    for row in living:
+        yield Finding("worker", "ok", f"process {row.pid} runs")
+    for row in rows:
+        if row not in living:
+            when = "before the last boot" if row.boot_id != boot_id() else "without a word"
+            yield Finding(
+                "worker", "note", f"process {row.pid} ended {when}; its jobs are taken over"
+            )
+    if not living:
+        yield Finding("worker", "wrong", "none runs: jobs stay queued", "start `hal0 up`")
+
+
+def engines(settings: Settings) -> Iterator[Finding]:
+    """Ask every engine whether it lives."""
+    if revision(settings.database) != REVISION:
+        return
+    db = open_database(settings)
+    try:
+        with db.read() as tx:
+            rows = all_engines(tx)
+    finally:
+        db.close()
+    for row in rows:
+        yield asyncio.run(_engine(row))
+
+
+async def _engine(row: EngineRow) -> Finding:
+    name = f"engine {row.name}"
+    try:
+        engine = connect(row.kind, row.url, row.key_path)
+        try:
+            health = await engine.health()
+        finally:
+            await engine.close()
+    except EngineTimeout as exc:
+        return Finding(name, "unknown", exc.detail, "it may be busy; ask again")
+    except EngineError as exc:
+        return Finding(name, "wrong", exc.detail, f"start it at {row.url}, or `hal0 up`")
+    except Hal0Error as exc:
+        return Finding(name, "wrong", exc.detail)
+    loaded = "an unknown number of" if health.models is None else len(health.models)
+    return Finding(name, "ok", f"answers at {row.url} with {loaded} models")

@@ -1,0 +1,131 @@
+"""How a command asks the API: plain `http.client`, and problems as exit codes.
+
+No httpx here: its import alone costs more CPU than `hal0 slot list` should.
+"""
+
+import http.client
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Self
+from urllib.parse import urlencode, urlsplit
+
+from hal0.cli.exits import Exit, Failure, exit_for
+from hal0.errors import SettingsError
+from hal0.where import whereabouts
+
+NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+TIMEOUT_S: Final = 90.0
+"""Longer than the API ever takes; a listening socket that says nothing is a failure too."""
+
+Json = dict[str, Any]
+
+
+class ApiDown(Failure):
+    """Nothing that speaks hal0's API answers."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, Exit.DOWN)
+
+
+class Refused(Failure):
+    """The API answered with a problem."""
+
+    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+        code, evidence = problem.get("code"), problem.get("evidence") or {}
+        super().__init__(
+            (problem.get("detail") or f"the API answered {status}")
+            + (f" [{code}]" if code else ""),
+            exit_for(status),
+            [f"  {name}: {value}" for name, value in evidence.items() if name != "fields"],
+        )
+        self.problem = dict(problem)
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The API at one address."""
+
+    url: str
+    token: str | None = None
+
+    @classmethod
+    def from_settings(cls) -> Self:
+        """Read where it is, and the token; raises SettingsError."""
+        where = whereabouts()
+        if where.token_file is None:
+            return cls(where.url)
+        try:
+            return cls(where.url, where.token_file.read_text(encoding="ascii").strip() or None)
+        except (OSError, ValueError) as exc:
+            raise SettingsError(
+                f"HAL0_TOKEN_FILE={where.token_file} cannot be read: {exc}"
+            ) from exc
+
+    def get(self, path: str, **query: object) -> Json:
+        """Return the answer to a GET."""
+        given = {name: str(value) for name, value in query.items() if value is not None}
+        return self.ask("GET", f"{path}?{urlencode(given)}" if given else path)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
+        """Return the answer to a POST."""
+        return self.ask("POST", path, body or {})
+
+    def items(self, path: str, limit: int | None = None, **query: object) -> Iterator[Json]:
+        """Yield the items of a list, page after page, `limit` of them at most."""
+        cursor, left = None, limit
+        while left is None or left > 0:
+            size = 1000 if left is None else min(left, 1000)
+            page = self.get(path, limit=size, cursor=cursor, **query)
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            left = None if left is None else left - len(page["items"])
+            if cursor is None:
+                return
+
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
+        """Return the JSON of a success, `{}` for none. Raises Refused, ApiDown."""
+        status, content = self._send(method, path, body)
+        try:
+            answer = json.loads(content) if content else {}
+        except ValueError:
+            answer = None
+        if not isinstance(answer, dict):
+            raise ApiDown(f"what answers at {self.url} is not hal0's API (HTTP {status})")
+        if status >= 400:
+            raise Refused(status, answer)
+        return answer
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
+        parts = urlsplit(self.url)
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        if parts.scheme not in kinds or not parts.hostname:
+            raise SettingsError(f"HAL0_URL={self.url} is not http(s)://host:port")
+        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=TIMEOUT_S)
+        headers = {"Accept": "application/json"}
+        if self.token:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            content = None if body is None else json.dumps(body)
+            connection.request(method, parts.path.rstrip("/") + path, content, headers)
+            response = connection.getresponse()
+            return response.status, response.read()
+        except TimeoutError as exc:
+            raise ApiDown(f"the API at {self.url} did not answer in {TIMEOUT_S:g} s") from exc
+        except (OSError, http.client.HTTPException) as exc:
+            raise ApiDown(
+                f"the API at {self.url} cannot be reached ({exc}); `hal0 up` starts it"
+            ) from exc
+        finally:
+            connection.close()
+
+
+def path_of(*parts: object) -> str:
+    """Return `/api/v1/<parts>`. Raises Failure for what cannot be a name: it leads elsewhere."""
+    for part in parts:
+        if not NAME.fullmatch(str(part)):
+            raise Failure(f"nothing is called {str(part)!r}", Exit.NOT_FOUND)
+    return "/api/v1/" + "/".join(map(str, parts))

@@ -1,0 +1,73 @@
+"""`hal0 doctor`: what is wrong on this machine, and what to do about each."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Final
+
+import click
+
+from hal0.cli.client import Api, ApiDown, Refused
+from hal0.cli.exits import Exit
+from hal0.cli.findings import Finding, Verdict
+from hal0.cli.show import emit, json_option
+from hal0.where import whereabouts
+
+SIGNS: Final = {"ok": "ok     ", "note": "note   ", "wrong": "WRONG  ", "unknown": "unknown"}
+
+
+@click.command()
+@json_option
+def doctor(as_json: bool) -> int:
+    """Find what is wrong on this machine; exit code 1 when something is."""
+    found = list(_findings())
+
+    def show() -> None:
+        for one in found:
+            click.echo(f"{SIGNS[one.verdict]}  {one.check}: {one.detail}")
+            if one.to_do:
+                click.echo(f"         → {one.to_do}")
+
+    is_well = all(one.verdict != "wrong" for one in found)
+    emit({"well": is_well, "findings": [asdict(one) for one in found]}, as_json, show)
+    return Exit.OK if is_well else Exit.FAILED
+
+
+def _findings() -> Iterator[Finding]:
+    from hal0.cli import checks
+    from hal0.errors import Hal0Error
+    from hal0.settings import Settings
+
+    yield checks.python()
+    try:
+        settings = Settings.load()
+    except Hal0Error as exc:
+        yield Finding("settings", "wrong", exc.detail, "correct the environment or hal0.toml")
+        return
+    if settings.engine_url is None:
+        yield from checks.embedded_engine()
+    yield checks.home(settings)
+    yield api()
+    of_database: list[Callable[[Settings], Iterator[Finding]]] = [
+        checks.database,
+        checks.workers,
+        checks.engines,
+    ]
+    for check in of_database:
+        try:
+            yield from check(settings)
+        except Hal0Error as exc:
+            yield Finding(check.__name__, "wrong", exc.detail)
+            return  # the others would say the same
+
+
+def api() -> Finding:
+    """Ask the API whether it is ready."""
+    url = whereabouts().url
+    try:
+        ready = Api(url).get("/readyz")
+    except ApiDown as exc:
+        verdict: Verdict = "unknown" if "did not answer" in exc.text else "wrong"
+        return Finding("api", verdict, exc.text, "start `hal0 up`, or set HAL0_URL to where it is")
+    except Refused as exc:
+        return Finding("api", "wrong", exc.text, "restart it")
+    return Finding("api", "ok", f"hal0 {ready.get('version')} answers at {url}")

@@ -1,0 +1,70 @@
+"""Where progress is shown: a bar on a terminal, else one line for each step; stderr either way."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import click
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+
+class Screen(Protocol):
+    """What a command can show while it waits."""
+
+    def line(self, text: str) -> None:
+        """Show something that has happened."""
+        ...
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Show how far something is; a total of 0 = nobody knows."""
+        ...
+
+
+class Lines:
+    """A line each time the text is another one."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def line(self, text: str) -> None:
+        """Print it."""
+        click.echo(text, err=True)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Print the text if it is new."""
+        if text != self._last:
+            self._last = text
+            click.echo(text, err=True)
+
+
+class Bar:
+    """A bar at the bottom of a terminal; lines scroll above it."""
+
+    def __init__(self, bar: "Progress") -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None)
+
+    def line(self, text: str) -> None:
+        """Print it above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Move the bar."""
+        self._bar.update(self._task, description=text, completed=done, total=total or None)
+
+
+@contextmanager
+def screen() -> Iterator[Screen]:
+    """Give the screen that fits to where stderr goes."""
+    if not sys.stderr.isatty():
+        yield Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield Bar(bar)

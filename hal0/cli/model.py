@@ -1,0 +1,141 @@
+"""`hal0 model …`: register the files that slots load."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hal0.cli.client import Api, Json, path_of
+from hal0.cli.exits import Exit, Failure
+from hal0.cli.lines import screen
+from hal0.cli.show import clock_of, emit, facts, json_option, size_of, table
+from hal0.registry.names import name_for
+from hal0.where import whereabouts
+
+
+@click.group()
+def model() -> None:
+    """Registered models and their files."""
+
+
+@model.command("list")
+@json_option
+def list_models(as_json: bool) -> None:
+    """Show all models."""
+    models = list(Api.from_settings().items(path_of("models")))
+    headers = ["name", "format", "files", "size", "verified", "path"]
+    rows = [
+        [
+            one["name"],
+            one["format"],
+            len(one["files"]),
+            size_of(_sum(one["files"])),
+            clock_of(one["files"][0]["verified_at"]),
+            one["files"][0]["path"],
+        ]
+        for one in models
+    ]
+    emit({"items": models}, as_json, lambda: table(headers, rows))
+
+
+def _sum(files: list[Json]) -> int | None:
+    sizes = [file["size_bytes"] for file in files]
+    return None if None in sizes else sum(sizes)
+
+
+@model.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show one model with its files."""
+    shown = Api.from_settings().get(path_of("models", name))
+    emit(shown, as_json, lambda: facts(shown))
+
+
+@model.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--name", help="What it is called; default: as its file.")
+@click.option("--mmproj", metavar="PATH", help="The projector that belongs to it.")
+@click.option("--format", "file_format", type=click.Choice(["gguf", "other"]), default="gguf")
+@click.option("--sha256", metavar="HEX", help="The digest that it must have; of one file.")
+@click.option("--hash", "to_hash", is_flag=True, help="Register the digest that it has now.")
+@click.option("--copy", "allow_copy", is_flag=True, help="Copy it when it cannot be linked.")
+@json_option
+def add(paths: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Register a model: one file, or all its shards in order.
+
+    The file stays where it is and is linked into the models folder when a slot first pulls it.
+    """
+    if given["sha256"] and (given["to_hash"] or given["mmproj"] or len(paths) > 1):
+        raise click.UsageError("--sha256 is for one file, and does not go with --hash")
+    role = "main" if len(paths) == 1 else "shard"
+    files = [_file(path, role) for path in paths]
+    if given["mmproj"]:
+        files.append(_file(given["mmproj"], "mmproj"))
+    copied = given["allow_copy"] or _is_copy_wanted([Path(file["source"]) for file in files])
+    for file in files:
+        file["sha256"] = _digest(file) if given["to_hash"] else given["sha256"]
+    body = {
+        "name": given["name"] or name_for(Path(paths[0])),
+        "format": given["file_format"],
+        "files": files,
+        "allow_copy": copied,
+    }
+    made = Api.from_settings().post(path_of("models"), body)
+    emit(made, as_json, lambda: click.echo(f"model {made['name']}: registered"))
+
+
+def _file(path: str, role: str) -> Json:
+    """Return the body of a file that exists and can be read."""
+    absolute = Path(path).absolute()
+    try:
+        if not absolute.is_file():
+            raise Failure(f"{absolute} is no file", Exit.NOT_FOUND)
+        with absolute.open("rb"):
+            size_bytes = absolute.stat().st_size
+    except OSError as exc:
+        raise Failure(f"{absolute} cannot be read: {exc.strerror}") from exc
+    return {"role": role, "source": str(absolute), "size_bytes": size_bytes}
+
+
+def _digest(file: Json) -> str:
+    from hal0.registry.checksum import sha256
+
+    name, total = Path(file["source"]).name, file["size_bytes"]
+    with Path(file["source"]).open("rb") as opened, screen() as shown:
+        return sha256(
+            opened.fileno(),
+            on_progress=lambda done: shown.progress(f"hashing {name}", done, total),
+        )
+
+
+def _is_copy_wanted(sources: list[Path]) -> bool:
+    """Ask before bytes are copied to another disk; raises Failure where nobody can be asked."""
+    models = whereabouts().models
+    folder = next((one for one in (models, *models.parents) if one.is_dir()), None)
+    if folder is None:
+        return False
+    here = folder.stat().st_dev
+    apart = [source for source in sources if source.resolve().stat().st_dev != here]
+    if not apart:
+        return False
+    size = size_of(sum(source.stat().st_size for source in apart))
+    what = f"{apart[0]} lies on another disk than {models}, so it is copied ({size})"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise Failure(
+            f"{what}: allow that with --copy, or put it on that disk, or set HAL0_MODELS_DIR to "
+            f"a folder on the disk of {apart[0].parent}"
+        )
+    if not click.confirm(f"{what}. Copy it when it is pulled?", err=True):
+        raise Failure("nothing was registered")
+    return True
+
+
+@model.command()
+@click.argument("name")
+@json_option
+def delete(name: str, as_json: bool) -> None:
+    """Forget a model that no slot holds or wants; its files stay."""
+    Api.from_settings().ask("DELETE", path_of("models", name))
+    emit({"deleted": name}, as_json, lambda: click.echo(f"model {name}: forgotten, files kept"))

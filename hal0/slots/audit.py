@@ -1,0 +1,78 @@
+"""What happened to slots: pages of the audit, in either direction, by row id."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from hal0.states import Cause
+from hal0.tables import slots, transitions
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One change of a slot's state."""
+
+    id: int
+    at: datetime
+    slot: str
+    from_state: str | None
+    to_state: str
+    cause: str
+    actor: str
+    job_id: int | None
+    request_id: str | None
+    incident_id: int | None
+    evidence: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which rows: of these slots, of this cause, since an instant or behind an id."""
+
+    slot_ids: Sequence[int] | None = None
+    cause: Cause | None = None
+    since: datetime | int | None = None
+
+
+def audit_page(
+    tx: Connection,
+    wanted: AuditFilter,
+    *,
+    limit: int,
+    behind: int | None = None,
+    newest_first: bool = False,
+) -> list[AuditRow]:
+    """Return up to `limit` rows; `behind` is the id of the last one seen in this direction."""
+    key = transitions.c.id
+    query = (
+        select(
+            key,
+            transitions.c.at,
+            slots.c.name.label("slot"),
+            transitions.c.from_state,
+            transitions.c.to_state,
+            transitions.c.cause,
+            transitions.c.actor,
+            transitions.c.job_id,
+            transitions.c.request_id,
+            transitions.c.incident_id,
+            transitions.c.evidence,
+        )
+        .join(slots, slots.c.id == transitions.c.slot_id)
+        .order_by(key.desc() if newest_first else key)
+        .limit(limit)
+    )
+    if behind is not None:
+        query = query.where(key < behind if newest_first else key > behind)
+    if wanted.slot_ids is not None:
+        query = query.where(transitions.c.slot_id.in_(wanted.slot_ids))
+    if wanted.cause is not None:
+        query = query.where(transitions.c.cause == wanted.cause)
+    if isinstance(wanted.since, int):
+        query = query.where(key > wanted.since)
+    elif wanted.since is not None:
+        query = query.where(transitions.c.at >= wanted.since)
+    return [AuditRow(**row._mapping) for row in tx.execute(query)]

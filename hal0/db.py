@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, create_engine, event, exc
+from sqlalchemy import URL, Connection, create_engine, event, exc
 from sqlalchemy.engine import Engine
 
 from hal0 import errors
@@ -59,7 +59,7 @@ def _mapped(error: Exception) -> Exception:
 
 def _engine(path: Path, synchronous: str, begin: str, busy_timeout_s: float) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         pool_size=8,
         max_overflow=16,
         pool_timeout=30,
@@ -125,7 +125,7 @@ def open_database(settings: Settings, *, upgrade: bool = False) -> Database:
     """
     prepare_home(settings)
     found = revision(settings.database)
-    if found is None or (upgrade and found != REVISION):
+    if found is None or (upgrade and found < REVISION):
         migrate(settings)
         found = revision(settings.database)
     if found != REVISION:
@@ -186,10 +186,23 @@ def migrations_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
+def back_up(database: Path, to: Path) -> None:
+    """Copy the database whole, also while others use it, and sync the copy."""
+    with database_errors():
+        source, copy = sqlite3.connect(database), sqlite3.connect(to)
+        try:
+            copy.execute("PRAGMA synchronous = FULL")
+            source.backup(copy)
+        finally:
+            copy.close()
+            source.close()
+
+
 def migrate(settings: Settings) -> None:
     """Bring the database to REVISION, one process at a time (a lock file beside it).
 
-    Each revision runs in one transaction: killed in the middle, nothing of it stays.
+    Each revision runs in one transaction: killed in the middle, nothing of it stays. An older
+    database is copied to `hal0.db.<revision>.backup` first.
     """
     from alembic import command
     from alembic.config import Config
@@ -197,8 +210,11 @@ def migrate(settings: Settings) -> None:
     prepare_home(settings)
     with (settings.home / "migrate.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if revision(settings.database) == REVISION:
+        found = revision(settings.database)
+        if found == REVISION:
             return
+        if found is not None:
+            back_up(settings.database, settings.home / f"hal0.db.{found}.backup")
         config = Config(attributes={"settings": settings})
         config.set_main_option("script_location", str(migrations_folder()))
         with database_errors():

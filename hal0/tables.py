@@ -482,6 +482,16 @@ BEGIN UPDATE slots SET state = NEW.to_state, since = NEW.at, cause = NEW.cause,
 CREATE TRIGGER slots_begin_without_a_state BEFORE INSERT ON slots
 WHEN NEW.state IS NOT NULL OR EXISTS (SELECT 1 FROM slots WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'slots: a state comes from a row of transitions'); END""",
+    "slots_no_replace": """
+CREATE TRIGGER slots_no_replace BEFORE INSERT ON slots
+WHEN NEW.deleted_at IS NULL
+  AND EXISTS (SELECT 1 FROM slots WHERE name = NEW.name AND deleted_at IS NULL)
+BEGIN SELECT RAISE(ABORT, 'slots: a living slot has this name'); END""",
+    "slots_no_replace_by_update": """
+CREATE TRIGGER slots_no_replace_by_update BEFORE UPDATE OF id, name, deleted_at ON slots
+WHEN NEW.id <> OLD.id OR (NEW.deleted_at IS NULL AND EXISTS (
+  SELECT 1 FROM slots WHERE name = NEW.name AND deleted_at IS NULL AND id <> OLD.id))
+BEGIN SELECT RAISE(ABORT, 'slots: an id is for ever, a name for one living slot'); END""",
     "slots_state_follows_the_audit": """
 CREATE TRIGGER slots_state_follows_the_audit BEFORE UPDATE OF state, last_transition_id ON slots
 WHEN NEW.state IS NOT (SELECT to_state FROM transitions WHERE slot_id = NEW.id
@@ -493,14 +503,24 @@ CREATE TRIGGER slots_are_tombstoned BEFORE DELETE ON slots
 BEGIN SELECT RAISE(ABORT, 'slots: set deleted_at instead'); END""",
     "jobs_no_replace": """
 CREATE TRIGGER jobs_no_replace BEFORE INSERT ON jobs
-WHEN EXISTS (SELECT 1 FROM jobs WHERE id = NEW.id)
-BEGIN SELECT RAISE(ABORT, 'jobs: this row exists'); END""",
+WHEN NEW.state = 'running' OR EXISTS (SELECT 1 FROM jobs WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'jobs: this row exists, or was never claimed'); END""",
+    "jobs_no_replace_by_update": """
+CREATE TRIGGER jobs_no_replace_by_update BEFORE UPDATE OF id, slot_id, model_id, kind, state ON jobs
+WHEN NEW.id <> OLD.id OR (NEW.state = 'running' AND (
+  EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND slot_id = NEW.slot_id AND id <> OLD.id)
+  OR (NEW.kind = 'pull' AND EXISTS (SELECT 1 FROM jobs WHERE state = 'running'
+      AND kind = 'pull' AND model_id = NEW.model_id AND id <> OLD.id))))
+BEGIN SELECT RAISE(ABORT, 'jobs: one runs at a time, and an id is for ever'); END""",
     "jobs_no_delete": """
 CREATE TRIGGER jobs_no_delete BEFORE DELETE ON jobs
 WHEN NOT EXISTS (SELECT 1 FROM prune_permits)
 BEGIN SELECT RAISE(ABORT, 'jobs: only prune may delete'); END""",
-    "edges_are_closed": """
-CREATE TRIGGER edges_are_closed BEFORE UPDATE ON edges
+    "edges_no_insert": """
+CREATE TRIGGER edges_no_insert BEFORE INSERT ON edges
+BEGIN SELECT RAISE(ABORT, 'edges: the list is closed'); END""",
+    "edges_no_update": """
+CREATE TRIGGER edges_no_update BEFORE UPDATE ON edges
 BEGIN SELECT RAISE(ABORT, 'edges: the list is closed'); END""",
     "edges_no_delete": """
 CREATE TRIGGER edges_no_delete BEFORE DELETE ON edges

@@ -1,7 +1,7 @@
 """Run the revisions on hal0's database; `hal0.db.migrate` is the one caller besides Alembic's CLI."""
 
 from alembic import context
-from sqlalchemy import create_engine, event
+from sqlalchemy import URL, create_engine, event
 
 from hal0.settings import Settings
 from hal0.tables import metadata
@@ -9,7 +9,7 @@ from hal0.tables import metadata
 
 def run() -> None:
     settings = context.config.attributes.get("settings") or Settings.load()
-    engine = create_engine(f"sqlite:///{settings.database}")
+    engine = create_engine(URL.create("sqlite", database=str(settings.database)))
 
     @event.listens_for(engine, "connect")
     def _connect(connection, _record) -> None:  # type: ignore[no-untyped-def]

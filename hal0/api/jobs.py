@@ -63,8 +63,8 @@ async def retry_job(request: Request) -> Response:
 async def cancel_job(request: Request) -> Response:
     """Cancel a job and the rest of its chain."""
     await exchange.body_of(request, Nothing)
-    job_id = _job_id(request)
-    cancelled = await exchange.enqueue(request, lambda tx: orders.cancel(tx, job_id))
+    job_id, by = _job_id(request), exchange.by(request)
+    cancelled = await exchange.enqueue(request, lambda tx: orders.cancel(tx, job_id, by))
     return exchange.answer(
         {"chain_id": cancelled[0].chain_id, "jobs": [job.id for job in cancelled]}
     )

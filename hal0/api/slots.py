@@ -80,10 +80,11 @@ async def set_slot(request: Request) -> Response:
 
 async def remove_slot(request: Request) -> Response:
     """Delete a slot that holds nothing."""
-    query, name = exchange.query_of(request, SlotDelete), request.path_params["slot"]
+    query, by = exchange.query_of(request, SlotDelete), exchange.by(request)
+    name = request.path_params["slot"]
 
     def do(tx: Connection) -> None:
-        delete_slot(tx, slot_named(tx, name), force=query.force)
+        delete_slot(tx, slot_named(tx, name), by, force=query.force)
 
     await exchange.enqueue(request, do)
     return Response(status_code=204)

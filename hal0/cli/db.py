@@ -1,8 +1,14 @@
 """`hal0 db …`: the database of this home, opened directly."""
 
+from typing import TYPE_CHECKING
+
 import click
 
+from hal0.cli.exits import Exit, Failure
 from hal0.cli.show import emit, facts, json_option
+
+if TYPE_CHECKING:
+    from hal0.settings import Settings
 
 
 @click.group()
@@ -13,13 +19,15 @@ def db() -> None:
 @db.command()
 @json_option
 def upgrade(as_json: bool) -> None:
-    """Create the database, or bring it to this version's schema."""
+    """Create the database, or bring it to this version's schema; an older one is copied first."""
     from hal0.db import open_database, revision
     from hal0.settings import Settings
     from hal0.tables import REVISION
 
     settings = Settings.load()
     before = revision(settings.database)
+    if before is not None and before != REVISION:
+        _refuse_while_owned(settings)
     open_database(settings, upgrade=True).close()
     done = {"path": str(settings.database), "before": before, "after": REVISION}
     emit(
@@ -27,6 +35,25 @@ def upgrade(as_json: bool) -> None:
         as_json,
         lambda: click.echo(f"{settings.database}: schema {before or 'none'} → {REVISION}"),
     )
+
+
+def _refuse_while_owned(settings: "Settings") -> None:
+    """Raise Failure while a process that works by the old schema lives."""
+    from hal0.db import Database
+    from hal0.jobs.owners import is_alive, living_rows
+
+    database = Database(settings.database, settings.busy_timeout_s)
+    try:
+        with database.read() as tx:
+            rows = living_rows(tx)
+    finally:
+        database.close()
+    living = [row for row in rows if is_alive(row, settings.run)]
+    if living:
+        pids = ", ".join(str(row.pid) for row in living)
+        raise Failure(
+            f"{settings.database} is in use (pid {pids}); stop hal0, then upgrade", Exit.CONFLICT
+        )
 
 
 @db.command()

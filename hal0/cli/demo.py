@@ -96,7 +96,9 @@ def house(home: Path) -> Iterator[tuple[Children, Api]]:
     settings = Settings.load()
     open_database(settings, upgrade=True).close()
     with Children() as children:
-        children.start(program(home, "engine", "hal0.embedded", f"http://{settings.engine_bind}/live"))
+        children.start(
+            program(home, "engine", "hal0.embedded", f"http://{settings.engine_bind}/live")
+        )
         children.start(program(home, "api", "hal0", f"http://{settings.bind}/livez", "api"))
         children.wait_ready("engine", LIMIT_S)
         children.wait_ready("api", LIMIT_S)
@@ -138,11 +140,10 @@ class Demo:
     # -- the acts -----------------------------------------------------------------------------
 
     def start_worker(self, point: str | None = None) -> None:
+        """Start a worker, armed to die at a point if one is named."""
         base = program(self.home, "worker", "workers")
         env = {} if point is None else {"HAL0_POINT": point}
-        pid = self.children.start(
-            Program("worker", base.argv, env=env, log_file=base.log_file)
-        )
+        pid = self.children.start(Program("worker", base.argv, env=env, log_file=base.log_file))
         armed = f", armed to die at {point.partition(':')[0]}" if point else ""
         click.echo(f"worker  pid {pid}{armed}")
 
@@ -167,12 +168,14 @@ class Demo:
         return sha256
 
     def load_and_ask(self) -> None:
+        """Load a model and let it answer."""
         heading("Load smollm2 into slot chat: every step as it happens")
         self.follow(self.api.post(path_of("slots", "chat", "load"), {"model": "smollm2"}))
         self.expect("chat", "ready")
         click.echo(f"Q: {QUESTION}\nA: {self.ask('smollm2')}")
 
     def refuse_and_repair(self, model: Path) -> None:
+        """Ask for a corrupt file, see it refused, mend it, retry."""
         heading("A corrupt copy for slot spare: its last byte is flipped")
         copy = self.home / "copy.gguf"
         shutil.copyfile(model, copy)
@@ -196,6 +199,7 @@ class Demo:
         self.expect("spare", "ready")
 
     def kill_and_settle(self) -> None:
+        """Kill the worker with its load at the engine; let another one see it through."""
         heading("The worker dies while the engine loads; another settles it")
         self.follow(self.api.post(path_of("slots", "spare", "unload")))
         before = self.loads_of("copy")
@@ -220,19 +224,21 @@ class Demo:
         click.echo(f"POST /v1/load for it in the engine's own log: {sent}")
 
     def unload_all(self) -> None:
+        """Empty both slots."""
         heading("Unload both slots")
         for slot in ("chat", "spare"):
             self.follow(self.api.post(path_of("slots", slot, "unload")))
             self.expect(slot, "offline")
 
     def show_audit(self) -> None:
+        """Print every transition."""
         heading("The audit: every change, its cause, who, which job")
         rows = list(self.api.items(path_of("transitions")))
         table(
             ["id", "at", "slot", "from", "to", "cause", "actor", "job"],
             [
-                [row["id"], row["at"][11:23], row["slot"], row["from"], row["to"]]
-                + [row["cause"], row["actor"], row["job_id"]]
+                [row["id"], row["at"][11:23]]
+                + [row[key] for key in ("slot", "from", "to", "cause", "actor", "job_id")]
                 for row in rows
             ],
         )
@@ -256,12 +262,14 @@ class Demo:
         return next((job for job in chain["jobs"] if job["state"] == "failed"), None)
 
     def show_transitions(self) -> None:
+        """Print the changes since the last look."""
         for row in self.api.get(path_of("transitions"), since=self.seen)["items"]:
             self.seen = row["id"]
             was = row["from"] or "(new)"
             click.echo(f"  {row['slot']}: {was} → {row['to']}  {row['cause']}  {job_of(row)}")
 
     def show_progress(self, job: Json) -> None:
+        """Print how far a job is, when it is further."""
         progress = job["progress"]
         if progress is None or not progress["total_bytes"]:
             return
@@ -278,6 +286,7 @@ class Demo:
         click.echo(f"slot {slot} is {state}")
 
     def wait_for(self, what: str, is_so: Callable[[], bool]) -> None:
+        """Poll until a condition holds; the demo fails when it does not come about."""
         until = time.monotonic() + LIMIT_S
         while not is_so():
             must(time.monotonic() < until, f"{what} took longer than {LIMIT_S:g} s")

@@ -35,7 +35,7 @@ from hal0.jobs.engine_wait import Ended, await_answer, defer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, Sending, lane_of, mark_load_sent, release, unmark_load
-from hal0.jobs.ledger.rows import Claim, jobs_of_chain
+from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
 from hal0.jobs.reading import Reading, known_as, read_health, try_health
 from hal0.jobs.reconcile import Culprit, mark_lost
 from hal0.jobs.settle import is_another, unload_leftover, watch_late_answer
@@ -71,8 +71,7 @@ def run(ctx: Context, body: Body) -> None:
     except (EngineUnreachable, EngineTimeout) as error:
         defer(ctx, body.held, error)
         return
-    if one.may_not_evict(reading):
-        ctx.commit(one.give_way)
+    if one.would_evict(reading) and ctx.commit(one.gives_way):
         return
     one.send(reading, slot)
 
@@ -98,21 +97,24 @@ class _Load:
     def skip(self, tx: Connection) -> None:
         """What is wanted is there: an operator's load wakes an idle slot."""
         slot = check(tx, self.held)
-        if slot.state is SlotState.IDLE and self.held.chain.origin is Origin.OPERATOR:
+        if slot.state is SlotState.IDLE and self.origin(tx) is Origin.OPERATOR:
             move(tx, slot, SlotState.READY, Cause.TOUCHED, self.held.act)
         finish(tx, self.held, Outcome.SKIPPED)
 
-    def may_not_evict(self, reading: Reading) -> bool:
-        """Whether a machine's load would make the engine drop another model."""
+    def would_evict(self, reading: Reading) -> bool:
+        """Whether the engine is full, so that this load would make it drop another model."""
         health = reading.health
-        is_full = health.max_models is not None and len(health.models or ()) >= health.max_models
-        return self.held.chain.origin is not Origin.OPERATOR and is_full
+        return health.max_models is not None and len(health.models or ()) >= health.max_models
 
-    def give_way(self, tx: Connection) -> None:
+    def gives_way(self, tx: Connection) -> bool:
+        """End a machine's load, which never evicts; tell whether it was a machine's still."""
         slot = check(tx, self.held)
+        if self.origin(tx) is Origin.OPERATOR:
+            return False
         if slot.state is SlotState.STARTING:
             move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, self.held.act)
         finish(tx, self.held, Outcome.SKIPPED, {"because": "the engine is at its model limit"})
+        return True
 
     # -- mark and send ------------------------------------------------------------------------
 
@@ -248,7 +250,7 @@ class _Load:
                     error=None,
                 )
             )
-            to = SlotState.READY if self.held.chain.origin is Origin.OPERATOR else SlotState.IDLE
+            to = SlotState.READY if self.origin(tx) is Origin.OPERATOR else SlotState.IDLE
             move(tx, slot, to, Cause.LOADED, self.held.act, {"load_s": lasted_s})
             forget_failed_key(tx, slot.id, model_id, options)
             self.release(tx)
@@ -305,6 +307,10 @@ class _Load:
     @property
     def name(self) -> str:
         return f"model {self.held.chain.model_id} in slot {self.held.job.slot_id}"
+
+    def origin(self, tx: Connection) -> Origin:
+        """Who wants this load now: an operator may have taken a machine's chain over."""
+        return chain_by_id(tx, self.held.chain.id).origin
 
     def lane(self) -> Lane | None:
         with self.ctx.db.read() as tx:

@@ -152,7 +152,7 @@ def details(tx: Connection, listed: Sequence[Job]) -> list[JobDetail]:
     ids = [job.id for job in listed]
     named = _names(tx, ids)
     attempts = _attempts(tx, ids)
-    progress = _progress(tx, [job for job in listed if job.state is JobState.RUNNING])
+    progress = _progress(tx, listed)
     waits = Waits.read(tx) if any(job.state is JobState.QUEUED for job in listed) else None
     return [
         JobDetail(
@@ -203,9 +203,9 @@ def _attempts(tx: Connection, ids: Sequence[int]) -> dict[int, list[Attempt]]:
     return found
 
 
-def _progress(tx: Connection, running: Sequence[Job]) -> dict[int, Progress]:
-    """Return what the running attempts reported; what an earlier attempt left does not count."""
-    attempt_of = {job.id: job.attempt for job in running}
+def _progress(tx: Connection, listed: Sequence[Job]) -> dict[int, Progress]:
+    """Return how far the running or last attempt of each job came, of a queued one nothing."""
+    attempt_of = {job.id: job.attempt for job in listed if job.state is not JobState.QUEUED}
     rows = tx.execute(select(job_progress).where(job_progress.c.job_id.in_(attempt_of)))
     return {
         row.job_id: Progress(row.phase, row.done_bytes, row.total_bytes)

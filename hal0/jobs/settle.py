@@ -93,10 +93,12 @@ def settle_lane(ctx: Context, engine: EngineRow, *, was_answered: bool) -> bool:
     with _one_hand:
         with ctx.db.read() as tx:
             lane = lane_of(tx, engine.id)
-            if lane is None or job_by_id(tx, lane.job_id).is_unfinished:
+            if lane is None:
                 return False
-            slot = slot_by_id(tx, lane.slot_id)
             job = job_by_id(tx, lane.job_id)
+            if job.is_unfinished and job.sent_attempt == lane.attempt:
+                return False  # its body does it; a retried job, not sent yet, waits for this lane
+            slot = slot_by_id(tx, lane.slot_id)
             names, checkpoint = known_as(tx, job.model_id, slot.engine_model)
         reading = try_health(ctx, engine, timeout_s=30.0)
         if reading is None or reading.health.models is None:

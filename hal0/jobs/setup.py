@@ -11,7 +11,7 @@ from sqlalchemy import Connection, exc, update
 
 from hal0.clock import utc_now
 from hal0.errors import SlotBusy, SlotExists, SlotNotOffline
-from hal0.jobs.ledger.intake import ensure_model_is_free
+from hal0.jobs.ledger.intake import By, ensure_model_is_free
 from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.orders import cancel
 from hal0.jobs.ledger.rows import by_chain, unfinished_jobs
@@ -74,7 +74,7 @@ def change_slot(tx: Connection, settings: Settings, slot: Slot, changes: Setup) 
     return changed
 
 
-def delete_slot(tx: Connection, slot: Slot, *, force: bool = False) -> None:
+def delete_slot(tx: Connection, slot: Slot, by: By, *, force: bool = False) -> None:
     """Tombstone a slot that holds nothing; its audit stays and its name is free again.
 
     `force` cancels what is not sent. Needs a write transaction. Raises SlotBusy, JobAlreadySent.
@@ -87,7 +87,7 @@ def delete_slot(tx: Connection, slot: Slot, *, force: bool = False) -> None:
             evidence={"slot": slot.name, "job_id": unfinished[0].id},
         )
     for chain_jobs in reversed(by_chain(unfinished)):
-        cancel(tx, chain_jobs[0].id)
+        cancel(tx, chain_jobs[0].id, by)
     slot = slot_by_id(tx, slot.id)
     if slot.state not in (SlotState.OFFLINE, SlotState.ERROR):
         raise SlotBusy(

@@ -6,7 +6,7 @@ has unloaded it already. An engine that is gone holds nothing.
 """
 
 import concurrent.futures
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, update
@@ -26,7 +26,7 @@ from hal0.jobs.context import Body, Context, Stopping
 from hal0.jobs.engine_wait import Ended, await_answer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
-from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.rows import Claim, chain_by_id
 from hal0.jobs.reading import read_health
 from hal0.jobs.reconcile import forget_held
 from hal0.registry.roster import EngineRow, engine_by_id
@@ -72,6 +72,7 @@ def run(ctx: Context, body: Body) -> None:
 def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> Plan:
     """Decide by the slot's state, and mark the request in the same commit if there is to be one."""
     slot = check(tx, held)
+    held = replace(held, chain=chain_by_id(tx, held.chain.id))  # an operator may have taken it over
     chain = held.chain
     if slot.is_dispatchable and _leaves_alone(slot, held):
         finish(tx, held, Outcome.SKIPPED)

@@ -423,19 +423,19 @@ CREATE UNIQUE INDEX ux_models_name ON models (name) WHERE deleted_at IS NULL
 CREATE INDEX ix_owners_living ON owners (kind) WHERE ended_at IS NULL
 """,
     """
+CREATE UNIQUE INDEX ux_slots_name ON slots (name) WHERE deleted_at IS NULL
+""",
+    """
 CREATE INDEX ix_slots_engine_id ON slots (engine_id) WHERE deleted_at IS NULL
 """,
     """
-CREATE UNIQUE INDEX ux_slots_name ON slots (name) WHERE deleted_at IS NULL
+CREATE INDEX ix_transitions_at ON transitions (at)
 """,
     """
 CREATE INDEX ix_transitions_slot_id ON transitions (slot_id, id)
 """,
     """
 CREATE INDEX ix_transitions_job_id ON transitions (job_id) WHERE job_id IS NOT NULL
-""",
-    """
-CREATE INDEX ix_transitions_at ON transitions (at)
 """,
     """
 CREATE INDEX ix_jobs_chain_id ON jobs (chain_id, step)
@@ -461,6 +461,9 @@ CREATE INDEX ix_jobs_slot_id ON jobs (slot_id, id)
     """
 CREATE UNIQUE INDEX ux_jobs_running_pull ON jobs (model_id) WHERE state = 'running' AND kind = 'pull'
 """,
+]
+
+TRIGGERS = [
     """
 CREATE TRIGGER transitions_no_replace BEFORE INSERT ON transitions
 WHEN EXISTS (SELECT 1 FROM transitions WHERE id = NEW.id)
@@ -511,6 +514,18 @@ WHEN NEW.state IS NOT NULL OR EXISTS (SELECT 1 FROM slots WHERE id = NEW.id)
 BEGIN SELECT RAISE(ABORT, 'slots: a state comes from a row of transitions'); END
 """,
     """
+CREATE TRIGGER slots_no_replace BEFORE INSERT ON slots
+WHEN NEW.deleted_at IS NULL
+  AND EXISTS (SELECT 1 FROM slots WHERE name = NEW.name AND deleted_at IS NULL)
+BEGIN SELECT RAISE(ABORT, 'slots: a living slot has this name'); END
+""",
+    """
+CREATE TRIGGER slots_no_replace_by_update BEFORE UPDATE OF id, name, deleted_at ON slots
+WHEN NEW.id <> OLD.id OR (NEW.deleted_at IS NULL AND EXISTS (
+  SELECT 1 FROM slots WHERE name = NEW.name AND deleted_at IS NULL AND id <> OLD.id))
+BEGIN SELECT RAISE(ABORT, 'slots: an id is for ever, a name for one living slot'); END
+""",
+    """
 CREATE TRIGGER slots_state_follows_the_audit BEFORE UPDATE OF state, last_transition_id ON slots
 WHEN NEW.state IS NOT (SELECT to_state FROM transitions WHERE slot_id = NEW.id
                        ORDER BY id DESC LIMIT 1)
@@ -523,8 +538,16 @@ BEGIN SELECT RAISE(ABORT, 'slots: set deleted_at instead'); END
 """,
     """
 CREATE TRIGGER jobs_no_replace BEFORE INSERT ON jobs
-WHEN EXISTS (SELECT 1 FROM jobs WHERE id = NEW.id)
-BEGIN SELECT RAISE(ABORT, 'jobs: this row exists'); END
+WHEN NEW.state = 'running' OR EXISTS (SELECT 1 FROM jobs WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'jobs: this row exists, or was never claimed'); END
+""",
+    """
+CREATE TRIGGER jobs_no_replace_by_update BEFORE UPDATE OF id, slot_id, model_id, kind, state ON jobs
+WHEN NEW.id <> OLD.id OR (NEW.state = 'running' AND (
+  EXISTS (SELECT 1 FROM jobs WHERE state = 'running' AND slot_id = NEW.slot_id AND id <> OLD.id)
+  OR (NEW.kind = 'pull' AND EXISTS (SELECT 1 FROM jobs WHERE state = 'running'
+      AND kind = 'pull' AND model_id = NEW.model_id AND id <> OLD.id))))
+BEGIN SELECT RAISE(ABORT, 'jobs: one runs at a time, and an id is for ever'); END
 """,
     """
 CREATE TRIGGER jobs_no_delete BEFORE DELETE ON jobs
@@ -532,7 +555,11 @@ WHEN NOT EXISTS (SELECT 1 FROM prune_permits)
 BEGIN SELECT RAISE(ABORT, 'jobs: only prune may delete'); END
 """,
     """
-CREATE TRIGGER edges_are_closed BEFORE UPDATE ON edges
+CREATE TRIGGER edges_no_insert BEFORE INSERT ON edges
+BEGIN SELECT RAISE(ABORT, 'edges: the list is closed'); END
+""",
+    """
+CREATE TRIGGER edges_no_update BEFORE UPDATE ON edges
 BEGIN SELECT RAISE(ABORT, 'edges: the list is closed'); END
 """,
     """
@@ -544,7 +571,7 @@ BEGIN SELECT RAISE(ABORT, 'edges: the list is closed'); END
 
 def upgrade() -> None:
     for statement in SCHEMA:
-        op.execute(text(statement.strip().replace(":", "\\:")))
+        op.execute(text(statement.strip()))
     connection = op.get_bind()
     for line in EDGES.split("\n"):
         if line:
@@ -569,3 +596,5 @@ def upgrade() -> None:
             "now": utc_now().strftime(TIME_FORMAT),
         },
     )
+    for statement in TRIGGERS:  # last: they close the list of edges
+        op.execute(text(statement.strip()))

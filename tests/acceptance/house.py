@@ -97,11 +97,7 @@ class House:
 
     def start_api(self, point: str | None = None) -> "subprocess.Popen[bytes]":
         """Start the API; it answers when this returns."""
-        process = self.start(
-            "-c",
-            "from hal0.api.app import serve; from hal0.settings import Settings; raise SystemExit(serve(Settings.load()))",
-            point=point,
-        )
+        process = self.start("-m", "hal0", "api", point=point)
         self.wait_for(self.is_up)
         return process
 
@@ -155,11 +151,11 @@ class House:
     def edges(self, name: str = "chat") -> list[tuple[str | None, str, str]]:
         """Return the audit of a slot, oldest first: (from, to, cause)."""
         rows = self.sql(
-            "SELECT from_state, to_state, t.cause FROM transitions t JOIN slots ON slots.id = slot_id "
-            "WHERE name = ? ORDER BY t.id",
+            "SELECT from_state, to_state, t.cause FROM transitions t "
+            "JOIN slots ON slots.id = slot_id WHERE name = ? ORDER BY t.id",
             name,
         )
-        return [tuple(row) for row in rows]  # type: ignore[misc]
+        return [(row[0], row[1], row[2]) for row in rows]
 
     def path_of(self, name: str = "chat") -> list[str]:
         """Return the states that a slot went through."""
@@ -226,7 +222,7 @@ class House:
         return self.post(f"/api/v1/slots/{name}/load", body)
 
     def check_audit(self) -> None:
-        """Each row begins where the one before it ended, and the slot is where the last one ends."""
+        """Each row begins where the one before ended; the slot is where the last one ends."""
         for (name,) in self.sql("SELECT name FROM slots"):
             rows = self.edges(name)
             assert [row[0] for row in rows] == [None, *[row[1] for row in rows[:-1]]]

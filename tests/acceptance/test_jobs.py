@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +78,14 @@ def test_jobs_of_a_slot_run_one_after_another_and_slots_beside_each_other(
     assert len(runs) == 20
     for slot_id in {row[0] for row in spans}:
         mine = [row for row in spans if row[0] == slot_id]
-        assert all(one[2] <= two[1] for one, two in zip(mine, mine[1:], strict=False))
+        assert all(one[2] <= two[1] for one, two in pairwise(mine))
         assert [row[3:] for row in mine] == sorted(row[3:] for row in mine)
     assert any(one[0] != two[0] and one[1] < two[1] < one[2] for one in spans for two in spans), (
         "no two slots were ever worked on at once"
     )
     assert [house.slot(f"s{n}")["state"] for n in range(4)] == ["offline"] * 4
     loads = [row for row in runs if row[1] == "load"]
-    assert all(one[3] <= two[2] for one, two in zip(loads, loads[1:], strict=False))
+    assert all(one[3] <= two[2] for one, two in pairwise(loads))
 
 
 def test_the_same_load_twice_is_one_chain_and_a_load_after_an_unload_is_a_new_one(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,8 @@ def loads_sent(lemond: Lemond) -> int:
     return len(lemond.calls("/v1/load"))
 
 
-def interrupted(house: House) -> list[tuple[str, int]]:
-    return house.sql(  # type: ignore[return-value]
+def interrupted(house: House) -> list[tuple[Any, ...]]:
+    return house.sql(
         "SELECT kind, job_attempts.attempt FROM job_attempts JOIN jobs ON jobs.id = job_id "
         "WHERE job_attempts.outcome = 'interrupted'"
     )

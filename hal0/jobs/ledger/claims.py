@@ -2,9 +2,9 @@
 
 A claim is one UPDATE. A job may run when it is the first unfinished one of its slot and nothing of
 the slot runs; a load besides when its engine's lane is free, no load or unload of that engine runs
-and the engine has settled the slot's last unload; an unload when no load of its slot is in the lane; a
-pull when no other downloads that model. A load that was sent already is claimed at once: its
-attempt only watches. Two partial unique indexes hold even if this statement were wrong.
+and the engine has settled the slot's last unload; an unload when no load of its slot is in the
+lane; a pull when no other downloads that model. A load that was sent already is claimed at once:
+its attempt only watches. Two partial unique indexes hold even if this statement were wrong.
 """
 
 from collections.abc import Mapping

@@ -17,6 +17,8 @@ from hal0.clock import utc_now
 from hal0.errors import ModelTaken, SlotHasNoModel, SlotPinned
 from hal0.jobs.ledger.claims import cancel_queued, cancel_running
 from hal0.jobs.ledger.rows import (
+    IS_QUEUED,
+    IS_RUNNING,
     Chain,
     Claim,
     Job,
@@ -36,7 +38,7 @@ from hal0.states import (
     Outcome,
     SlotState,
 )
-from hal0.tables import chains, failed_keys, jobs, models, slots
+from hal0.tables import chains, engine_lane, failed_keys, jobs, models, slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def request_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
         if slot.state is SlotState.IDLE:
             move(tx, slot, SlotState.READY, Cause.TOUCHED, Act(by.actor, request_id=by.request_id))
         return ALREADY_SO
-    supersede(tx, slot, open_chains)
+    supersede(tx, slot, open_chains, by)
     return add_chain(tx, slot, wish, by)
 
 
@@ -120,7 +122,7 @@ def request_unload(
         return _deduplicated(tx, same, open_chains[-1], by)
     if not open_chains and slot.state is SlotState.OFFLINE:
         return ALREADY_SO
-    supersede(tx, slot, open_chains)
+    supersede(tx, slot, open_chains, by)
     return add_chain(tx, slot, wish, by)
 
 
@@ -207,23 +209,33 @@ def next_position(tx: Connection) -> int:
 
 
 def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
-    """Raise ModelTaken when another slot of the engine wants or holds this model (D2)."""
-    other = tx.execute(
-        select(slots.c.name, models.c.name.label("model"))
-        .join(models, models.c.id == model_id)
-        .where(
-            slots.c.engine_id == slot.engine_id,
-            slots.c.id != slot.id,
-            slots.c.deleted_at.is_(None),
-            (slots.c.wanted_model_id == model_id) | (slots.c.model_id == model_id),
-        )
-    ).first()
-    if other is not None:
-        raise ModelTaken(
-            f"model {other.model} belongs to slot {other.name} of the same engine, which unloads "
-            f"by model name; give slot {slot.name} another model or engine",
-            evidence={"slot": other.name, "model": other.model},
-        )
+    """Raise ModelTaken when another slot of the engine has to do with this model (D2).
+
+    It wants or holds it, or has an unfinished job or an unsettled load of it.
+    """
+    others = select(slots.c.name).where(
+        slots.c.engine_id == slot.engine_id,
+        slots.c.id != slot.id,
+        slots.c.deleted_at.is_(None),
+        (slots.c.wanted_model_id == model_id)
+        | (slots.c.model_id == model_id)
+        | slots.c.id.in_(select(jobs.c.slot_id).where(IS_QUEUED, jobs.c.model_id == model_id))
+        | slots.c.id.in_(select(jobs.c.slot_id).where(IS_RUNNING, jobs.c.model_id == model_id))
+        | slots.c.id.in_(
+            select(engine_lane.c.slot_id)
+            .join(jobs, jobs.c.id == engine_lane.c.job_id)
+            .where(jobs.c.model_id == model_id)
+        ),
+    )
+    other = tx.execute(others).first()
+    if other is None:
+        return
+    name = tx.execute(select(models.c.name).where(models.c.id == model_id)).scalar_one()
+    raise ModelTaken(
+        f"model {name} belongs to slot {other.name} of the same engine, which unloads by model "
+        f"name; give slot {slot.name} another model or engine",
+        evidence={"slot": other.name, "model": name},
+    )
 
 
 def forget_failed_key(
@@ -238,12 +250,12 @@ def forget_failed_key(
     )
 
 
-def supersede(tx: Connection, slot: Slot, open_chains: Sequence[Sequence[Job]]) -> None:
+def supersede(tx: Connection, slot: Slot, open_chains: Sequence[Sequence[Job]], by: By) -> None:
     """Cancel what older intents have not sent; let what they sent run to its end."""
     for chain_jobs in open_chains:
         sent = next((job for job in chain_jobs if job.was_sent), None)
         if sent is None:
-            cancel_chain(tx, slot_by_id(tx, slot.id), chain_jobs, Outcome.SUPERSEDED)
+            cancel_chain(tx, slot_by_id(tx, slot.id), chain_jobs, Outcome.SUPERSEDED, by)
         elif sent.kind is JobKind.UNLOAD:
             cancel_queued_behind(tx, sent)
 
@@ -259,7 +271,9 @@ def cancel_queued_behind(tx: Connection, sent: Job) -> None:
     tx.execute(update(chains).where(chains.c.id == sent.chain_id).values(goal=JobKind.UNLOAD))
 
 
-def cancel_chain(tx: Connection, slot: Slot, chain_jobs: Sequence[Job], outcome: Outcome) -> None:
+def cancel_chain(
+    tx: Connection, slot: Slot, chain_jobs: Sequence[Job], outcome: Outcome, by: By
+) -> None:
     """Cancel a chain of which nothing was sent, and take its transient state back with it."""
     is_first = unfinished_jobs(tx, slot.id)[0].chain_id == chain_jobs[0].chain_id
     chain = chain_by_id(tx, chain_jobs[0].chain_id)
@@ -268,7 +282,7 @@ def cancel_chain(tx: Connection, slot: Slot, chain_jobs: Sequence[Job], outcome:
             cancel_running(tx, Claim(job, chain), outcome)
     cancel_queued(tx, chain.id, outcome)
     if is_first and slot.state in (SlotState.PULLING, SlotState.STARTING):
-        act = Act(chain.actor, chain_jobs[0].id, request_id=chain.request_id)
+        act = Act(by.actor, chain_jobs[0].id, request_id=by.request_id)
         move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, act)
 
 

@@ -18,6 +18,7 @@ from hal0.jobs.ledger.intake import (
     next_position,
 )
 from hal0.jobs.ledger.rows import (
+    Chain,
     Job,
     chain_by_id,
     job_by_id,
@@ -87,25 +88,16 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
             guard_last_used_at=None,
         )
     )
-    first_step = job.step
+    again = jobs.c.id == job.id
     if chain.goal is JobKind.LOAD:
-        first_step = min(job.step, JobKind.VALIDATE.step)
-        assert chain.model_id is not None
-        ensure_model_is_free(tx, slot, chain.model_id)
-        forget_failed_key(tx, slot.id, chain.model_id, chain.options or {})
-        tx.execute(
-            update(slots)
-            .where(slots.c.id == slot.id)
-            .values(
-                desired=Desired.LOADED,
-                wanted_model_id=chain.model_id,
-                options=dict(chain.options or {}),
-            )
-        )
+        again = jobs.c.step >= min(job.step, JobKind.VALIDATE.step)
+        _want_loaded(tx, slot, chain)
+    elif chain.goal is JobKind.UNLOAD:
+        tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
     tx.execute(update(jobs).where(jobs.c.chain_id == chain.id).values(position=position))
     tx.execute(
         update(jobs)
-        .where(jobs.c.chain_id == chain.id, jobs.c.step >= first_step)
+        .where(jobs.c.chain_id == chain.id, again)
         .values(
             state=JobState.QUEUED,
             outcome=None,
@@ -123,7 +115,19 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
     )
 
 
-def cancel(tx: Connection, job_id: int) -> list[Job]:
+def _want_loaded(tx: Connection, slot: Slot, chain: Chain) -> None:
+    assert chain.model_id is not None
+    options = dict(chain.options or {})
+    ensure_model_is_free(tx, slot, chain.model_id)
+    forget_failed_key(tx, slot.id, chain.model_id, options)
+    tx.execute(
+        update(slots)
+        .where(slots.c.id == slot.id)
+        .values(desired=Desired.LOADED, wanted_model_id=chain.model_id, options=options)
+    )
+
+
+def cancel(tx: Connection, job_id: int, by: By) -> list[Job]:
     """Cancel a job and the rest of its chain; return what was cancelled.
 
     The slot goes offline in the same commit if the chain owned its state, and `desired` goes back
@@ -148,7 +152,7 @@ def cancel(tx: Connection, job_id: int) -> list[Job]:
             },
         )
     slot = slot_by_id(tx, job.slot_id)
-    cancel_chain(tx, slot, open_jobs, Outcome.CANCELLED)
+    cancel_chain(tx, slot, open_jobs, Outcome.CANCELLED, by)
     after = slot_by_id(tx, slot.id)
     desired = Desired.LOADED if after.is_dispatchable else Desired.UNLOADED
     tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=desired))

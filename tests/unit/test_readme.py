@@ -1,0 +1,257 @@
+"""Whether README and ADRs say what the code says: compared word for word, in both directions."""
+
+import importlib
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from hal0 import points
+from hal0.api.auth import TABLE
+from hal0.cli import COMMANDS
+from hal0.cli.exits import Exit
+from hal0.errors import Hal0Error, tree
+from hal0.settings import Settings
+from hal0.states import EDGES, Cause, JobKind, JobState, SlotState
+from hal0.where import PREFIX
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
+
+GLOSSARY = """
+slot; state, transition, cause; model, file; chain; job; attempt; claim, fence; owner; bell; lane
+engine; preload validation; generation; lease; demote, idle unload; reconcile; incident
+"""
+NOT_SET = "\N{EN DASH}"
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def errors() -> list[type[Hal0Error]]:
+    """Return the tree without what other tests may have put into it."""
+    return [error for error in tree() if error.__module__ == Hal0Error.__module__]
+
+
+def section(title: str) -> str:
+    """Return the text under a heading of the second level."""
+    found = re.search(
+        rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL
+    )
+    assert found, f"README has no part {title!r}"
+    return found[1]
+
+
+def rows(title: str) -> list[str]:
+    """Return the rows of the tables in a part, without their heads."""
+    lines = [line for line in section(title).splitlines() if line.startswith("|")]
+    heads = {i + n for i, line in enumerate(lines) if line.startswith("|--") for n in (-1, 0)}
+    return [line for i, line in enumerate(lines) if i not in heads]
+
+
+def cells(row: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+
+
+def default_of(name: str) -> str:
+    field = Settings.model_fields[name]
+    if name == "home":
+        return "`~/.local/share/hal0`"
+    value = field.default
+    if value is None:
+        return NOT_SET
+    if isinstance(value, float):
+        return f"{value:g}"
+    return f"`{value}`" if isinstance(value, str) else str(value)
+
+
+def test_every_setting_is_in_the_readme_with_its_default_and_meaning() -> None:
+    expected = [
+        f"| `{PREFIX}{name.upper()}` | {default_of(name)} | "
+        + (field.description or "").replace("|", "\\|")
+        + " |"
+        for name, field in Settings.model_fields.items()
+    ]
+    assert rows("Settings") == expected, "should be:\n" + "\n".join(expected)
+
+
+def test_every_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+def test_every_error_code_is_in_the_readme_with_its_status_and_sentence() -> None:
+    expected = [
+        f"| `{error.code}` | {error.status} | {(inspect.getdoc(error) or '').splitlines()[0]} |"
+        for error in errors()
+    ]
+    assert rows("Errors") == expected, "should be:\n" + "\n".join(expected)
+
+
+def test_a_code_that_is_written_of_is_one() -> None:
+    codes = {error.code for error in errors()}
+    prefixes = {code.partition(".")[0] for code in codes} - {"hal0"}
+    text = README + "".join(path.read_text(encoding="utf-8") for path in ADRS)
+    written = set(re.findall(rf"`((?:{'|'.join(sorted(prefixes))})\.(?!py`)[a-z_]+)`", text))
+    assert written - codes - points.POINTS == set()
+
+
+def test_the_table_of_edges_is_the_codes() -> None:
+    written = set()
+    for row in rows("States of a slot"):
+        sources, to, causes = cells(row)
+        for source in sources.split(", "):
+            for cause in causes.split(", "):
+                written.add((None if source == "(none)" else source, to, cause.strip("`")))
+    assert written == {tuple(edge) for edge in EDGES}
+
+
+def test_the_diagram_has_the_arrows_of_the_code() -> None:
+    drawn = set(re.findall(r"^    (\S+) --> (\w+)$", section("States of a slot"), re.MULTILINE))
+    assert drawn == {(edge.source or "[*]", edge.to) for edge in EDGES}
+
+
+def causes_written_by_code() -> set[str]:
+    sources = [
+        path.read_text(encoding="utf-8")
+        for folder in ("hal0", "workers")
+        for path in (ROOT / folder).rglob("*.py")
+        if path != ROOT / "hal0" / "states.py"
+    ]
+    named = set(re.findall(r"\bCause\.([A-Z_]+)\b", "\n".join(sources)))
+    return {Cause[name].value for name in named}
+
+
+def test_causes_that_nothing_writes_yet_are_said_to_be_so() -> None:
+    said = re.search(r"writes the causes (.*?):", section("States of a slot"), re.DOTALL)
+    unwritten = set(re.findall(r"`(\w+)`", said[1])) if said else set()
+    assert set(Cause) - causes_written_by_code() <= unwritten
+    assert unwritten & causes_written_by_code() <= {"idle_unload"}  # written, never asked for
+
+
+@pytest.mark.parametrize("word", [*SlotState, *JobKind, *JobState])
+def test_states_and_kinds_are_named(word: str) -> None:
+    assert f"`{word}`" in README or f"| {word} |" in README
+
+
+def test_the_glossary_has_every_word_with_a_meaning() -> None:
+    written = {cells(row)[0]: cells(row)[1] for row in rows("Words")}
+    assert list(written) == [word.strip() for word in re.split(r"[;\n]", GLOSSARY.strip())]
+    assert all(written.values())
+
+
+def test_every_route_is_in_the_readme_with_its_role() -> None:
+    expected = [
+        (f"`{method} {path.replace(':int', '')}`", role.name.lower())
+        for (method, path), role in TABLE.items()
+    ]
+    found = [cells(row) for row in rows("REST")]
+    assert [(route, role) for route, role, _ in found] == expected
+    assert all(what for *_, what in found)
+
+
+def commands() -> Iterator[str]:
+    """Yield each command as it is typed; a group by its subcommands."""
+    for name, (place, _) in COMMANDS.items():
+        module, _, attribute = place.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        if not isinstance(command, click.Group) or command.invoke_without_command:
+            yield f"hal0 {name}"
+        if isinstance(command, click.Group):
+            yield from (f"hal0 {name} {verb}" for verb in command.commands)
+
+
+def test_every_command_is_in_the_readme_and_no_other() -> None:
+    written = [word for row in rows("Commands") for word in re.findall(r"`([^`]+)`", cells(row)[0])]
+    full = [word if word.startswith("hal0 ") else f"hal0 {word}" for word in written]
+    assert sorted(full) == sorted(commands())
+
+
+def test_every_exit_code_is_in_the_readme() -> None:
+    line = re.search(r"^Exit codes: (.*?)\n\n", section("Commands"), re.MULTILINE | re.DOTALL)
+    assert line
+    assert set(map(int, re.findall(r"(?:^|, )(\d+) ", line[1].replace("\n", " ")))) == set(Exit)
+
+
+def test_every_crash_point_is_in_the_readme_and_no_other() -> None:
+    written = [name for row in rows("Tests") for name in re.findall(r"`([^`]+)`", cells(row)[1])]
+    assert sorted(written) == sorted(points.POINTS)
+
+
+def anchors(text: str) -> set[str]:
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "CHANGELOG.md", *ADRS], ids=name_of)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        linked = page.parent / path if path else page
+        assert linked.is_file(), target
+        if anchor:
+            assert anchor in anchors(linked.read_text(encoding="utf-8")), target
+
+
+def test_every_decision_is_in_the_index_and_in_the_readme() -> None:
+    index = (ROOT / "docs" / "adr" / "README.md").read_text(encoding="utf-8")
+    listed = " ".join(section("How it is built").split())
+    for path in ADRS:
+        if path.name != "README.md":
+            title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            number = title.partition(":")[0]
+            assert number == f"ADR-{path.name[:4]}"
+            assert f"[{number}]({path.name})" in index
+            assert f"- [{number}](docs/adr/{path.name}):{title.partition(':')[2]}" in listed
+
+
+@pytest.mark.parametrize("page", [path for path in ADRS if path.name != "README.md"], ids=name_of)
+def test_a_decision_has_its_four_parts(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.search(r"^Status: (accepted|superseded by ADR-\d{4})$", text, re.MULTILINE)
+    titles = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    kept = [title for title in titles if title in ("Context", "Decision", "Consequences")]
+    assert kept == ["Context", "Decision", "Consequences"]
+
+
+@pytest.mark.parametrize("page", ADRS, ids=name_of)
+def test_what_a_decision_names_in_the_tree_is_there(page: Path) -> None:
+    for name in re.findall(r"`((?:hal0|workers)/[\w./]+)`", page.read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), name
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "hal0/registry/preload.py",
+        "hal0/jobs/validate.py",
+        "hal0/jobs/load.py",
+        "hal0/jobs/settle.py",
+        "hal0/jobs/engine_wait.py",
+        "hal0/jobs/ledger/intake.py",
+        "hal0/engines/lemonade.py",
+    ],
+)
+def test_call_sites_of_its_rules_name_adr_0007(module: str) -> None:
+    assert "ADR-0007" in (ROOT / module).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "page",
+    [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "systemd" / "README.md", *ADRS],
+    ids=name_of,
+)
+def test_no_page_names_a_path_of_one_machine(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"(?<![\w.])/(?:home|mnt|opt|root|srv|tmp|Users|work)\b\S*", text) == []
+
+
+def test_the_place_of_the_demo_s_output_is_marked() -> None:
+    assert re.search(r"<!-- demo output -->\n```\n.+?```\n<!-- /demo output -->", README, re.DOTALL)

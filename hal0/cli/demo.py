@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
 from urllib.request import Request, urlopen
@@ -56,7 +56,7 @@ class Demo:
         self.children = children
         self.api = api
         self.seen = 0
-        self.shown: set[tuple[int, str]] = set()
+        self.shown: set[tuple[int, int, str]] = set()
 
     def run(self, model: Path) -> None:
         """Show everything."""
@@ -185,33 +185,41 @@ class Demo:
 
         def is_over() -> bool:
             nonlocal chain
+            rows = self.new_transitions()
             chain = self.api.get(path_of("chains", accepted["chain_id"]))
-            self.show_transitions()
-            for job in chain["jobs"]:
-                self.show_progress(job)
+            for row in rows:
+                done_by = (row["job_id"] or 0) + (row["to"] == "error")
+                self.show_progress(job for job in chain["jobs"] if job["id"] < done_by)
+                show_transition(row)
+            self.show_progress(chain["jobs"])
             return all(job["state"] not in UNFINISHED for job in chain["jobs"])
 
         self.wait_for(f"chain {accepted['chain_id']}", is_over)
         self.show_transitions()
         return next((job for job in chain["jobs"] if job["state"] == "failed"), None)
 
+    def new_transitions(self) -> list[Json]:
+        """Return the changes since the last look, oldest first."""
+        rows: list[Json] = self.api.get(path_of("transitions"), since=self.seen)["items"]
+        self.seen = rows[-1]["id"] if rows else self.seen
+        return rows
+
     def show_transitions(self) -> None:
         """Print the changes since the last look."""
-        for row in self.api.get(path_of("transitions"), since=self.seen)["items"]:
-            self.seen = row["id"]
-            was = row["from"] or "(new)"
-            click.echo(f"  {row['slot']}: {was} → {row['to']}  {row['cause']}  {job_of(row)}")
+        for row in self.new_transitions():
+            show_transition(row)
 
-    def show_progress(self, job: Json) -> None:
-        """Print how far a job is, when it is further."""
-        progress = job["progress"]
-        if progress is None or not progress["total_bytes"]:
-            return
-        done, total = progress["done_bytes"], progress["total_bytes"]
-        line = f"{progress['phase']} {done:,} of {total:,} bytes ({100 * done // total} %)"
-        if (job["id"], line) not in self.shown:
-            self.shown.add((job["id"], line))
-            click.echo(f"  job {job['id']} {job['kind']}: {line}")
+    def show_progress(self, jobs: Iterable[Json]) -> None:
+        """Print how far jobs are, where they are further than when last shown."""
+        for job in jobs:
+            progress = job["progress"]
+            if progress is None or not progress["total_bytes"]:
+                continue
+            done, total = progress["done_bytes"], progress["total_bytes"]
+            line = f"{progress['phase']} {done:,} of {total:,} bytes ({100 * done // total} %)"
+            if (job["id"], job["attempt"], line) not in self.shown:
+                self.shown.add((job["id"], job["attempt"], line))
+                click.echo(f"  job {job['id']} {job['kind']}: {line}")
 
     def expect(self, slot: str, state: str) -> None:
         """Show where a slot is; it must be there."""
@@ -260,6 +268,12 @@ def heading(text: str) -> None:
 def hashing(done: int, total: int) -> None:
     """Show how far a hash is."""
     click.echo(f"  hashing: {done:,} of {total:,} bytes ({100 * done // total} %)")
+
+
+def show_transition(row: Json) -> None:
+    """Print one change of a slot."""
+    was = row["from"] or "(new)"
+    click.echo(f"  {row['slot']}: {was} → {row['to']}  {row['cause']}  {job_of(row)}")
 
 
 def job_of(row: Json) -> str:

@@ -10,17 +10,20 @@ from hal0.clock import monotonic_ms
 from hal0.db import Database
 from hal0.errors import EngineRefused, Hal0Error
 from hal0.jobs.ledger import claims
+from hal0.jobs.ledger.intake import By
 from hal0.jobs.ledger.lane import Lane, Sending, lanes, mark_load_sent, mark_unload_sent, release
 from hal0.jobs.ledger.rows import Claim, Job, job_by_id, unfinished_jobs
 from hal0.jobs.rescue import rescue
 from hal0.registry.roster import add_engine
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
-from hal0.states import Cause, JobKind, Outcome, SlotState
+from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
 from hal0.tables import failed_keys, transitions
 from tests.rows import claim_next, make_model, make_slot, slot_now
 
 SENDING = Sending("tiny", "1-1", timeout_s=60, settle_s=60)
+RESTORE = By("reconcile", origin=Origin.RESTORE)
+IDLE = By("scan", origin=Origin.IDLE)
 LIMIT_S = 20.0
 
 
@@ -155,7 +158,14 @@ def has_failed_key(db: Database, slot: str = "chat") -> bool:
 def eventually(is_so: Callable[[], Any], limit_s: float = LIMIT_S) -> None:
     """Poll until the condition holds; fails after `limit_s`."""
     until_ms = monotonic_ms() + int(limit_s * 1000)
-    pause = threading.Event()
     while not is_so():
         assert monotonic_ms() < until_ms, f"not so within {limit_s:g} s"
-        pause.wait(0.02)
+        threading.Event().wait(0.02)
+
+
+def never(is_so: Callable[[], Any], for_s: float = 1.0) -> None:
+    """Poll for a while that the condition does not hold."""
+    until_ms = monotonic_ms() + int(for_s * 1000)
+    while monotonic_ms() < until_ms:
+        assert not is_so()
+        threading.Event().wait(0.05)

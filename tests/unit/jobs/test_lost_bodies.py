@@ -1,0 +1,130 @@
+"""A process and its own bodies: a thread or a claim lost, a result unwritten (D8, D11)."""
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import freezegun
+import pytest
+
+from hal0.db import Database
+from hal0.errors import DatabaseLocked
+from hal0.jobs.ledger import claims
+from hal0.jobs.ledger.orders import cancel
+from hal0.jobs.rescue import (
+    Watch,
+    beat,
+    look_after,
+    notice_lost_claims,
+    rescue_unstarted,
+)
+from hal0.settings import Settings
+from hal0.tables import job_beats
+from tests.ledger import (
+    job,
+    make_slots,
+    never,
+    outcomes,
+    try_claim,
+)
+from tests.rows import OPERATOR, ask_load
+from tests.worker import Worker
+
+
+def _pull(db: Database) -> tuple[str, str | None, int]:
+    pull = job(db, 1)
+    return pull.state, pull.outcome, pull.crashes
+
+
+def test_only_a_body_whose_thread_lives_beats(db: Database, worker: Worker) -> None:
+    """D11: a thread that is gone cannot vouch for its job."""
+    make_slots(db, "one", "two")
+    ask_load(db, "one")
+    ask_load(db, "two")
+    living, lost = worker.claim(), worker.claim()
+    bodies = [worker.ctx.body(living), worker.ctx.body(lost)]
+    bodies[0].__enter__()
+    thread = threading.Thread(target=bodies[1].__enter__)
+    thread.start()
+    thread.join()
+    beat(worker.ctx, Watch())
+    with db.read() as tx:
+        ids = tx.execute(job_beats.select()).scalars().all()
+    assert ids == [living.job.id]
+    for body in bodies:
+        body.__exit__(None, None, None)
+
+
+def test_a_claim_whose_body_never_began_goes_back(db: Database, worker: Worker) -> None:
+    """D11: the row says running and nothing runs; should it begin after all, the fence stops it."""
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    with freezegun.freeze_time() as frozen:
+        worker.ctx.hand_over(held)
+        rescue_unstarted(worker.ctx)
+        assert job(db, held.job.id).state == "running"
+        frozen.tick(6)
+        rescue_unstarted(worker.ctx)
+    assert _pull(db) == ("queued", "interrupted", 0)
+    again = worker.claim()
+    worker.run(held)
+    assert job(db, held.job.id) == again.job
+
+
+def test_a_body_learns_that_its_claim_was_cancelled(db: Database, worker: Worker) -> None:
+    """D8: a running pull stops within a second."""
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    with worker.ctx.body(held) as body:
+        notice_lost_claims(worker.ctx)
+        assert not worker.ctx.should_stop(body)
+        with db.write() as tx:
+            cancel(tx, held.job.id, OPERATOR)
+        notice_lost_claims(worker.ctx)
+        assert worker.ctx.should_stop(body)
+
+
+def test_supervision_of_a_locked_database_waits_and_raises_nothing(
+    db: Database, settings: Settings, make_worker: Callable[..., Worker]
+) -> None:
+    worker = make_worker(busy_timeout_s=0.05)
+    with closing(sqlite3.connect(settings.database)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        look_after(worker.ctx, Watch(), bodies_beat=True)
+    look_after(worker.ctx, Watch(), bodies_beat=True)
+
+
+def test_a_result_that_cannot_be_written_is_kept_until_it_can(
+    db: Database, settings: Settings, make_worker: Callable[..., Worker]
+) -> None:
+    """D11"""
+    worker = make_worker(busy_timeout_s=0.05)
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    with closing(sqlite3.connect(settings.database)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with worker.running(held) as thread:
+            never(lambda: not thread.is_alive(), for_s=0.5)
+            holder.rollback()
+    assert outcomes(db, (held.job.id,)) == ["skipped"]
+
+
+def test_a_process_that_must_exit_leaves_what_it_cannot_write_to_rescue(
+    db: Database, settings: Settings, make_worker: Callable[..., Worker]
+) -> None:
+    worker = make_worker(busy_timeout_s=0.05)
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    worker.ctx.giving_up.set()
+    with closing(sqlite3.connect(settings.database)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseLocked):
+            worker.ctx.commit(lambda tx: claims.finish(tx, held))
+        worker.run(held)
+    assert job(db, held.job.id) == held.job
+    assert try_claim(db) is None

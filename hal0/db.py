@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, event, exc
 from sqlalchemy.engine import Engine
@@ -25,6 +26,13 @@ from hal0.settings import Settings
 from hal0.tables import REVISION
 
 _FULL, _NORMAL = "FULL", "NORMAL"
+_UNWRITABLE: Final = {
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_NOMEM,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
 
 
 @contextmanager
@@ -52,8 +60,8 @@ def _mapped(error: Exception) -> Exception:
         return errors.DatabaseFull(f"no room for the database: {message}", retry_after_s=5)
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
         return errors.DatabaseCorrupt(f"hal0.db is damaged or no database: {message}")
-    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return errors.DatabaseError(f"hal0.db cannot be opened for writing: {message}")
+    if code in _UNWRITABLE:
+        return errors.DatabaseUnwritable(f"hal0.db cannot be written: {message}", retry_after_s=5)
     return errors.DatabaseError(message)
 
 

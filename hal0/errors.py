@@ -452,6 +452,13 @@ class DatabaseFull(DatabaseError):
     status = 507
 
 
+class DatabaseUnwritable(DatabaseError):
+    """The file cannot be written now: an I/O error, no permission, no free descriptor."""
+
+    code = "db.unwritable"
+    status = 503
+
+
 class DatabaseOlder(DatabaseError):
     """The schema is older than this hal0; run `hal0 db upgrade`."""
 

@@ -185,6 +185,7 @@ slots = Table(
     Column("held_options", JsonText),
     Column("generation", Integer, nullable=False),
     Column("engine_model", Text),
+    Column("engine_model_id", ForeignKey("models.id")),  # what that name stands for
     Column("engine_process", Text),
     Column("error", JsonText),
     Column("last_used_at", UtcTime),
@@ -382,6 +383,7 @@ engine_lane = Table(
     Column("owner_id", Text, nullable=False),
     Column("process", Text),
     Column("sent_at", UtcTime, nullable=False),
+    Column("is_answered", Integer, nullable=False),  # 1: the engine owes nothing, read its list
     Column("settle_boot", Text, nullable=False),
     Column("settle_ms", Integer, nullable=False),
 )

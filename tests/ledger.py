@@ -85,7 +85,7 @@ def mark_sent(db: Database, held: Claim, sending: Sending = SENDING) -> Claim:
         else:
             move(tx, claims.check(tx, held), SlotState.UNLOADING, _cause(held), held.act)
             mark_unload_sent(tx, held, sending)
-        return claims.with_deadline(tx, held)
+        return claims.renewed(tx, held)
 
 
 def _cause(held: Claim) -> Cause:

@@ -1,5 +1,6 @@
 """`python -m workers`: one worker process, from its first act to its last."""
 
+import contextlib
 import logging
 import signal
 import sys
@@ -12,19 +13,20 @@ from huey.consumer import Consumer, Scheduler
 from hal0 import logs, points
 from hal0.clock import monotonic_ms
 from hal0.db import open_database
-from hal0.errors import Hal0Error
+from hal0.errors import DatabaseError, Hal0Error
 from hal0.jobs.bell import Bell
 from hal0.jobs.boot import first_act
 from hal0.jobs.context import Context
-from hal0.jobs.owners import Owner, note_end
+from hal0.jobs.owners import Owner
+from hal0.jobs.rescue import leave
 from hal0.settings import Settings
 from workers.supervisor import Supervisor
 from workers.tasks import make_huey
 
 log = logging.getLogger(__name__)
 
-STOP_S: Final = 20.0
-"""How long bodies may take to put their jobs back after SIGTERM."""
+STOP_S: Final = 10.0
+"""How long threads, and then bodies, may take to put their jobs back after SIGTERM."""
 
 
 class Tick(Scheduler):
@@ -92,8 +94,8 @@ def work(ctx: Context) -> int:
     supervisor.end()
     ctx.giving_up.set()
     if not ctx.bodies():
-        with ctx.db.write() as tx:
-            note_end(tx, ctx.owner.id)
+        with contextlib.suppress(DatabaseError), ctx.db.write() as tx:
+            leave(tx, ctx.owner.id)
     ctx.close()
     log.info("worker %s has ended", ctx.owner.id)
     return 0

@@ -82,7 +82,6 @@ class LedgerStorage(MemoryStorage):
             with ctx.db.soft() as tx:
                 held = claim(tx, ctx.owner.id, heavy=has_room)
             if held is not None:
-                ctx.hand_over(held)
                 self._heavy_running += held.job.kind in HEAVY
             return held
 

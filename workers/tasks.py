@@ -6,6 +6,7 @@ ledger decides those.
 
 import logging
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 from huey import Huey
@@ -13,11 +14,14 @@ from huey import Huey
 from hal0.errors import Hal0Error
 from hal0.jobs import reconcile, runner, scan, settle
 from hal0.jobs.context import Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger.rows import Claim
 from hal0.states import JobKind
 from workers.storage import LedgerStorage
 
 log = logging.getLogger(__name__)
+
+Work = Callable[[], None]
 
 
 def make_huey(ctx: Context) -> Huey:
@@ -42,8 +46,9 @@ def make_huey(ctx: Context) -> Huey:
         return huey.serialize_task(tasks[held.job.kind].s(*key))
 
     huey.storage.attach(ctx, to_message)
-    _periodic(huey, ctx, "settle", lambda: settle.settle_all(ctx))
-    _periodic(huey, ctx, "reconcile", lambda: _reconcile_if_due(ctx))
+    one_chore = Lock()
+    _periodic(huey, "settle", ctx, one_chore, lambda: settle.settle_all(ctx))
+    _periodic(huey, "reconcile", ctx, one_chore, lambda: _reconcile_if_due(ctx))
     return huey
 
 
@@ -60,16 +65,24 @@ def _named(body: Callable[[int, int], None], kind: JobKind) -> Callable[[int, in
     return run
 
 
-def _periodic(huey: Huey, ctx: Context, name: str, work: Callable[[], None]) -> None:
-    """Register work for each tick of one second; a turn that fails is logged."""
+def _periodic(huey: Huey, name: str, ctx: Context, one_chore: Lock, work: Work) -> None:
+    """Register work for each tick of one second; a turn that fails is logged.
+
+    While one chore waits for an engine that does not answer, others pass: at most one thread of
+    the process is ever held up by them.
+    """
 
     def turn() -> None:
-        if ctx.stopping.is_set():
+        if ctx.stopping.is_set() or not one_chore.acquire(blocking=False):
             return
         try:
             work()
         except Hal0Error as error:
             log.warning("%s: %s", name, error.detail)
+        except Stopping:
+            return
+        finally:
+            one_chore.release()
 
     turn.__name__ = turn.__qualname__ = name
     huey.periodic_task(lambda _now: True, name=name)(turn)

@@ -26,7 +26,9 @@ LONGEST_PAUSE_S: Final = 10.0
 STEADY_S: Final = 30.0
 """Alive so long, a child's next death counts as its first."""
 
-STOP_S: Final = 15.0
+STOP_S: Final = 25.0
+"""Longer than a worker takes to put back what it runs (workers.__main__)."""
+
 LITTLE_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.05
 ASK_S: Final = 2.0

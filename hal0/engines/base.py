@@ -62,6 +62,8 @@ class EngineModel:
     name: str
     checkpoint: str | None
     downloaded: bool
+    others: tuple[str, ...] = ()
+    """Further files that it will open with it, as a projector."""
 
 
 class Engine(Protocol):

@@ -81,11 +81,13 @@ class LemonadeEngine:
         if not isinstance(public, str) or not public:
             raise EngineBadAnswer(f"{self._url} describes model {name!r} without an id")
         files = body.get("checkpoints")
-        main = files.get("main") if isinstance(files, dict) else None
+        files = files if isinstance(files, dict) else {}
+        main = files.get("main")
         return EngineModel(
             name=public,
             checkpoint=text_of(main) or text_of(body.get("checkpoint")),
             downloaded=body.get("downloaded") is True,
+            others=tuple(text_of(path) or "" for role, path in files.items() if role != "main"),
         )
 
     async def load(
@@ -192,7 +194,7 @@ def _our_errors(url: object) -> Iterator[None]:
     try:
         yield
     except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
-        is_refused = isinstance(exc, httpx.ConnectError) and is_loopback(httpx.URL(str(url)))
+        is_refused = _was_refused(exc) and is_loopback(httpx.URL(str(url)))
         raise EngineUnreachable(
             f"no engine accepts connections at {url}: {str(exc) or type(exc).__name__}",
             evidence={"url": str(url), "nobody_listens": is_refused},
@@ -204,6 +206,17 @@ def _our_errors(url: object) -> Iterator[None]:
     except (httpx.TransportError, httpx.DecodingError) as exc:
         what = str(exc) or type(exc).__name__
         raise EngineBadAnswer(f"the connection to the engine at {url} broke: {what}") from exc
+
+
+def _was_refused(exc: BaseException | None) -> bool:
+    """Tell a refused connection from all else that keeps one from being made."""
+    while exc is not None:
+        if isinstance(exc, BaseExceptionGroup):
+            return all(_was_refused(one) for one in exc.exceptions)
+        if isinstance(exc, ConnectionRefusedError):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
 
 
 def _checked(name: str) -> str:

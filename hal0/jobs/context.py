@@ -12,7 +12,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
-from hal0.errors import DatabaseFull, DatabaseLocked, Hal0Error
+from hal0.errors import DatabaseFull, DatabaseLocked, DatabaseUnwritable, Hal0Error
 from hal0.jobs.bell import Bell, ring
 from hal0.jobs.engine_room import EngineRoom
 from hal0.jobs.ledger.rows import Claim
@@ -26,10 +26,6 @@ T = TypeVar("T")
 
 PROGRESS_MS: Final = 1000
 """A progress row is written at most this often."""
-
-
-class Stopping(Exception):  # noqa: N818  (not a failure: the worker was told to stop)
-    """This process is about to exit; the job goes back to the queue."""
 
 
 @dataclass(eq=False)
@@ -55,27 +51,20 @@ class Context:
         self.db = db
         self.owner = owner
         self.bell = bell
-        self.engines = EngineRoom()
-        self.verdicts = StoredVerdicts(db)
         self.stopping = threading.Event()
+        self.engines = EngineRoom(self.stopping)
+        self.verdicts = StoredVerdicts(db)
         self.giving_up = threading.Event()
         self._bodies: dict[int, Body] = {}
-        self._handed: dict[int, tuple[Claim, int]] = {}
         self._lock = threading.Lock()
 
     # -- what runs here -----------------------------------------------------------------------
-
-    def hand_over(self, held: Claim) -> None:
-        """Note a claim whose body is about to start."""
-        with self._lock:
-            self._handed[held.job.id] = (held, monotonic_ms())
 
     @contextmanager
     def body(self, held: Claim) -> Iterator[Body]:
         """Be the body of a claim."""
         body = Body(held)
         with self._lock:
-            self._handed.pop(held.job.id, None)
             self._bodies[held.job.id] = body
         try:
             yield body
@@ -89,29 +78,20 @@ class Context:
         with self._lock:
             return list(self._bodies.values())
 
-    def never_started(self, after_ms: int) -> list[Claim]:
-        """Take over the claims that no thread has begun within `after_ms`."""
-        now = monotonic_ms()
-        with self._lock:
-            late = [held for held, at in self._handed.values() if now - at >= after_ms]
-            for held in late:
-                del self._handed[held.job.id]
-        return late
-
     # -- what bodies do ----------------------------------------------------------------------
 
     def commit(self, write: Callable[[Connection], T]) -> T:
         """Run `write` in one durable transaction, again and again until it is written.
 
-        A locked database or a full disk must not make a result untrue: the thread keeps it and
-        takes nothing else. Only a process that must exit gives up; rescue then finds the job.
+        A locked database, a full or failing disk must not make a result untrue: the thread keeps
+        it and takes nothing else. Only a process that must exit gives up; rescue finds the job.
         """
         pause_s = 0.05
         while True:
             try:
                 with self.db.write() as tx:
                     return write(tx)
-            except (DatabaseLocked, DatabaseFull) as error:
+            except (DatabaseLocked, DatabaseFull, DatabaseUnwritable) as error:
                 if self.giving_up.wait(pause_s):
                     raise
                 log.warning("not written yet: %s", error.detail)

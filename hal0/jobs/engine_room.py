@@ -8,21 +8,28 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from hal0.clock import monotonic_ms
 from hal0.engines.base import Engine
 from hal0.engines.connect import connect
 from hal0.errors import EngineTimeout
 from hal0.registry.roster import EngineRow
 
 T = TypeVar("T")
+SLICE_S: Final = 0.2
 Call = Callable[[Engine], Awaitable[T]]
 
 
-class EngineRoom:
-    """The loop, its thread and its clients; one a process."""
+class Stopping(Exception):  # noqa: N818  (not a failure: the worker was told to stop)
+    """This process is about to exit; the job goes back to the queue."""
 
-    def __init__(self) -> None:
+
+class EngineRoom:
+    """The loop, its thread and its clients; one a process. `stopping` ends every wait."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
         self._loop = asyncio.new_event_loop()
         self._clients: dict[tuple[str, str, str | None], Engine] = {}
         self._thread = threading.Thread(target=self._loop.run_forever, name="engines", daemon=True)
@@ -33,15 +40,24 @@ class EngineRoom:
         return asyncio.run_coroutine_threadsafe(self._call(row, call), self._loop)
 
     def ask(self, row: EngineRow, call: Call[T], timeout_s: float) -> T:
-        """Make a call and wait for it; raises EngineTimeout after `timeout_s` of wall time."""
+        """Make a call and wait for it.
+
+        Raises EngineTimeout after `timeout_s` of wall time, Stopping when the process must exit.
+        """
         future = self.begin(row, call)
-        try:
-            return future.result(timeout_s)
-        except concurrent.futures.TimeoutError as exc:
-            future.cancel()
-            raise EngineTimeout(
-                f"engine {row.name} at {row.url} did not answer within {timeout_s:g} s"
-            ) from exc
+        until_ms = monotonic_ms() + int(timeout_s * 1000)
+        while not future.done():
+            left_s = (until_ms - monotonic_ms()) / 1000
+            if left_s <= 0:
+                future.cancel()
+                raise EngineTimeout(
+                    f"engine {row.name} at {row.url} did not answer within {timeout_s:g} s"
+                )
+            if self._stopping.is_set():
+                future.cancel()
+                raise Stopping
+            concurrent.futures.wait([future], min(SLICE_S, left_s))
+        return future.result()
 
     async def _call(self, row: EngineRow, call: Call[T]) -> T:
         key = (row.kind, row.url, row.key_file)

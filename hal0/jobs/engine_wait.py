@@ -7,7 +7,7 @@ from typing import Any, Final
 from hal0.clock import boot_id, monotonic_ms
 from hal0.errors import EngineUnreachable, Hal0Error
 from hal0.jobs.context import Body, Context
-from hal0.jobs.ledger.claims import put_back
+from hal0.jobs.ledger.claims import wait_on
 from hal0.jobs.ledger.rows import Claim
 from hal0.states import Outcome
 
@@ -59,4 +59,4 @@ def defer(ctx: Context, held: Claim, error: Hal0Error) -> None:
             evidence=error.evidence,
         ) from error
     after_s = min(max(0.5, waited_s / 2), 10.0, max(0.1, limit_s - waited_s))
-    ctx.commit(lambda tx: put_back(tx, held, Outcome.DEFERRED, after_s=after_s))
+    ctx.commit(lambda tx: wait_on(tx, held, Outcome.DEFERRED, after_s))

@@ -13,6 +13,8 @@ deadline is settled by `jobs.settle`.
 """
 
 import concurrent.futures
+import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,20 +24,24 @@ from hal0 import points
 from hal0.clock import monotonic_ms
 from hal0.errors import (
     BackendNotAnswering,
+    DatabaseError,
     EngineBadAnswer,
     EngineError,
     EngineTimeout,
     EngineUnreachable,
+    FileChanged,
     Hal0Error,
     LaneTaken,
 )
-from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.context import Body, Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, defer
-from hal0.jobs.ledger.claims import check, finish, put_back, with_deadline
-from hal0.jobs.ledger.lane import Sending, mark_load_sent, unmark_load
+from hal0.jobs.ledger.claims import check, fail, finish, put_back, renewed
+from hal0.jobs.ledger.lane import Sending, mark_load_sent, note_answered, unmark_load
 from hal0.jobs.ledger.rows import Claim, jobs_of_chain
 from hal0.jobs.load_ends import QUICK_S, LoadUnderWay
 from hal0.jobs.reading import Reading, read_health, try_health
+from hal0.jobs.reconcile import forget_held
 from hal0.jobs.settle import is_another, watch_late_answer
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
@@ -61,9 +67,10 @@ def run(ctx: Context, body: Body) -> None:
     except (EngineUnreachable, EngineTimeout) as error:
         defer(ctx, body.held, error)
         return
-    if one.would_evict(reading) and ctx.commit(one.gives_way):
-        return
-    one.send(reading)
+    if reading.health.models is None and ctx.commit(one.is_a_machines):
+        defer(ctx, body.held, EngineBadAnswer(f"engine {one.engine.name} does not say what it has"))
+    elif not (one.would_evict(reading) and ctx.commit(one.gives_way)):
+        one.send(reading)
 
 
 class _Load(LoadUnderWay):
@@ -83,10 +90,15 @@ class _Load(LoadUnderWay):
         health = reading.health
         return health.max_models is not None and len(health.models or ()) >= health.max_models
 
+    def is_a_machines(self, tx: Connection) -> bool:
+        """Whether no operator wants this load: then it may not make the engine drop anything."""
+        check(tx, self.held)
+        return self.origin(tx) is not Origin.OPERATOR
+
     def gives_way(self, tx: Connection) -> bool:
         """End a machine's load, which never evicts; tell whether it was a machine's still."""
         slot = check(tx, self.held)
-        if self.origin(tx) is Origin.OPERATOR:
+        if not self.is_a_machines(tx):
             return False
         if slot.state is SlotState.STARTING:
             move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, self.held.act)
@@ -99,9 +111,10 @@ class _Load(LoadUnderWay):
         """Look at the files once more, mark, send, wait."""
         with self.ctx.db.read() as tx:
             facts = _validated(tx, self.held)
-        ensure_unchanged(
-            [(Path(f["path"]), FileIdentity.from_json(f["identity"])) for f in facts["files"]]
-        )
+        files = [(Path(f["path"]), FileIdentity.from_json(f["identity"])) for f in facts["files"]]
+        ensure_unchanged(files)
+        if self.ctx.should_stop(self.body):
+            raise Stopping
         name = str(facts["engine_model"])
         sending = Sending(
             engine_model=name,
@@ -116,7 +129,12 @@ class _Load(LoadUnderWay):
             return
         points.reach("load.marked")
         with self.ctx.db.read() as tx:
-            self.body.held = with_deadline(tx, self.held)
+            self.body.held = renewed(tx, self.held)
+        try:
+            ensure_unchanged(files)  # the commit may have waited long for the database
+        except FileChanged as error:
+            self.ctx.commit(partial(self.was_refused_in_time, error=error))
+            return
         options = self.held.chain.options or {}
         answer = self.ctx.engines.begin(
             self.engine, lambda e: e.load(name, options, lambda: points.reach("load.sent"))
@@ -139,6 +157,8 @@ class _Load(LoadUnderWay):
 
     def answered(self, error: BaseException | None) -> None:
         """Act on the engine's answer."""
+        if not isinstance(error, (EngineBadAnswer, EngineTimeout, EngineUnreachable)):
+            self.note_answered()
         if error is None:
             self.verify()
         elif isinstance(error, EngineUnreachable):
@@ -151,11 +171,24 @@ class _Load(LoadUnderWay):
         else:
             raise error
 
+    def note_answered(self) -> None:
+        """Write softly that the engine owes nothing more, whatever becomes of this process."""
+        job = self.held.job
+        with contextlib.suppress(DatabaseError), self.ctx.db.soft() as tx:
+            note_answered(tx, self.engine.id, job.id, job.attempt)
+
+    def was_refused_in_time(self, tx: Connection, error: FileChanged) -> None:
+        """Another file lies there now: mark and lane go, nothing was sent, the job fails."""
+        unmark_load(tx, self.held)
+        fail(tx, self.held, error)
+        forget_held(tx, self.held.job.slot_id)
+
     def was_not_sent(self, tx: Connection, error: EngineUnreachable) -> None:
         """Refused after the mark: mark and lane go, the slot is offline, the job waits."""
         slot = check(tx, self.held)
         unmark_load(tx, self.held)
         move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, self.held.act, error.as_row())
+        forget_held(tx, slot.id)
         put_back(tx, self.held, Outcome.DEFERRED, after_s=0.5)
 
     # -- see it through ------------------------------------------------------------------------

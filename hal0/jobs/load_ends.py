@@ -10,13 +10,14 @@ from sqlalchemy import Connection, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import EngineError, EngineRestarted, Hal0Error, LoadTimeout
-from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.context import Body, Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger.claims import check, fail, finish
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, lane_of, release
 from hal0.jobs.ledger.rows import Claim, chain_by_id
 from hal0.jobs.reading import Reading, known_as, try_health
-from hal0.jobs.reconcile import Culprit, mark_lost
+from hal0.jobs.reconcile import Culprit, forget_held, mark_lost
 from hal0.jobs.settle import unload_leftover
 from hal0.registry.catalog import model_by_id
 from hal0.registry.roster import engine_by_id
@@ -88,8 +89,12 @@ class LoadUnderWay:
         reading = unload_leftover(self.ctx, self.held, self.engine)
 
         def write(tx: Connection) -> None:
-            fail(tx, self.held, error)
+            slot = fail(tx, self.held, error)
+            if reading is None or reading.health.models is None:
+                return  # the lane stays until `jobs.settle` can read what this load cost
             self.release(tx)
+            if not reading.lists(tx, slot):
+                forget_held(tx, slot.id)
             mark_lost(tx, reading, self.culprit)
 
         self.ctx.commit(write)
@@ -103,6 +108,7 @@ class LoadUnderWay:
             if slot.state is SlotState.WARMING:
                 move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, self.held.act)
             fail(tx, self.held, error)
+            forget_held(tx, slot.id)
             self.release(tx)
             mark_lost(tx, reading, self.culprit)
 

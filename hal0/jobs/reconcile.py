@@ -1,8 +1,8 @@
 """What the engine's list of loaded models means for slots.
 
-Written only where nothing has moved since the list was read. A slot with an unfinished job, or one
-that a lane names, is left to them. A list that is missing is unknown, not empty: nothing is
-concluded from it.
+Written only where nothing has moved since the list was read. A slot with an unfinished job is left
+to it, and an engine with a load in its lane to whoever settles that. A list that is missing is
+unknown, not empty: nothing is concluded from it.
 """
 
 from collections.abc import Mapping
@@ -125,7 +125,7 @@ def forget_held(tx: Connection, slot_id: int) -> None:
     tx.execute(
         update(slots)
         .where(slots.c.id == slot_id)
-        .values(model_id=None, held_options=None, engine_model=None)
+        .values(model_id=None, held_options=None, engine_model=None, engine_model_id=None)
     )
 
 

@@ -8,11 +8,13 @@ a request on a socket, and then it is dead. Rescue is not a retry: an attempt th
 death ended is no failure, and a load that was sent is never sent again.
 """
 
+import contextlib
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from hal0 import points
@@ -21,6 +23,7 @@ from hal0.errors import (
     ClaimLost,
     DatabaseError,
     Hal0Error,
+    InternalFault,
     LoadTimeout,
     UnloadTimeout,
     WorkerCrashed,
@@ -29,7 +32,6 @@ from hal0.jobs.context import Context
 from hal0.jobs.ledger.claims import fail, is_held, put_back, running_claim
 from hal0.jobs.ledger.rows import IS_RUNNING, Claim, unfinished_jobs
 from hal0.jobs.owners import (
-    OwnerRow,
     forget_files,
     is_alive,
     kill,
@@ -37,15 +39,15 @@ from hal0.jobs.owners import (
     note_end,
     note_seen,
 )
-from hal0.slots.queries import living_slots
+from hal0.slots.queries import Slot, living_slots
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, Outcome, SlotState
-from hal0.tables import job_beats, jobs
+from hal0.tables import job_beats, jobs, owners, slots
 
 log = logging.getLogger(__name__)
 
-UNSTARTED_MS: Final = 5000
-"""A claim whose body no thread has begun by then goes back; should it begin, the fence stops it."""
+BODILESS_MS: Final = 5000
+"""A running job of this process without a thread is put back after so long."""
 GRACE_MS: Final = 15_000
 """A body ends its job at the deadline by itself; this much later somebody else does."""
 
@@ -62,7 +64,9 @@ class Watch:
     """What one supervisor remembers between its looks."""
 
     beats: dict[int, _Seen] = field(default_factory=dict)
+    bodiless: dict[int, _Seen] = field(default_factory=dict)
     last_own_ms: int = 0
+    last_look_ms: int = 0
 
 
 def beat(ctx: Context, watch: Watch) -> None:
@@ -94,25 +98,49 @@ def rescue_dead(ctx: Context) -> int:
     """Put back the jobs of every owner that is dead; return how many jobs."""
     with ctx.db.read() as tx:
         rows = [row for row in living_rows(tx) if row.id != ctx.owner.id]
-    return sum(_bury(ctx, row) for row in rows if not is_alive(row, ctx.settings.run))
+        left_over = _owned_by_nobody(tx)
+    count = sum(_bury(ctx, row.id) for row in rows if not is_alive(row, ctx.settings.run))
+    return count + sum(_bury(ctx, owner_id) for owner_id in left_over)
 
 
-def _bury(ctx: Context, row: OwnerRow) -> int:
+def _owned_by_nobody(tx: Connection) -> list[str]:
+    """Return owners that ended, as their rows say, and left a job running."""
+    living = select(owners.c.id).where(owners.c.ended_at.is_(None))
+    return list(
+        tx.execute(
+            select(jobs.c.owner_id).distinct().where(IS_RUNNING, jobs.c.owner_id.not_in(living))
+        ).scalars()
+    )
+
+
+def _bury(ctx: Context, owner_id: str) -> int:
     def write(tx: Connection) -> int:
-        ids = tx.execute(select(jobs.c.id).where(IS_RUNNING, jobs.c.owner_id == row.id)).scalars()
-        orphans = [running_claim(tx, job_id) for job_id in ids]
+        orphans = running_claims(tx, owner_id)
         for held in orphans:
             rescue(tx, held, ctx.settings.crash_limit)
-        note_end(tx, row.id)
+        note_end(tx, owner_id)
         return len(orphans)
 
     count = ctx.commit(write)
-    forget_files(ctx.settings.run, row.id)
-    log.warning("owner %s is dead; %d job(s) put back", row.id, count)
+    forget_files(ctx.settings.run, owner_id)
+    log.warning("owner %s is dead; %d job(s) put back", owner_id, count)
     if count:
         points.reach("rescue.requeued")
         ctx.ring()
     return count
+
+
+def running_claims(tx: Connection, owner_id: str) -> list[Claim]:
+    """Return what an owner runs, as the rows say."""
+    ids = tx.execute(select(jobs.c.id).where(IS_RUNNING, jobs.c.owner_id == owner_id)).scalars()
+    return [running_claim(tx, job_id) for job_id in ids]
+
+
+def leave(tx: Connection, owner_id: str) -> None:
+    """Write that an owner ends in good order: what it still runs goes back, and is no failure."""
+    for held in running_claims(tx, owner_id):
+        put_back(tx, held, Outcome.INTERRUPTED)
+    note_end(tx, owner_id)
 
 
 def rescue(tx: Connection, held: Claim, crash_limit: int) -> None:
@@ -132,24 +160,35 @@ def rescue(tx: Connection, held: Claim, crash_limit: int) -> None:
     )
 
 
-def rescue_unstarted(ctx: Context) -> None:
-    """Put back claims of ours that no thread began: the row says running, and nothing runs."""
-    for held in ctx.never_started(UNSTARTED_MS):
-        log.warning("job %s was claimed and never begun; put back", held.job.id)
-        lost = held
-        try:
-            ctx.commit(lambda tx, lost=lost: put_back(tx, lost, Outcome.INTERRUPTED))  # type: ignore[misc]
-        except ClaimLost:
-            continue
-        ctx.ring()
+def rescue_bodiless(ctx: Context, watch: Watch) -> None:
+    """Put back jobs that are ours by their rows and that no thread of ours runs.
+
+    A claim whose body never began, or one whose end could not be written. Should the body begin
+    after all, the fence stops it before it sends anything.
+    """
+    now = monotonic_ms()
+    at_work = {body.held.job.id for body in ctx.bodies()}
+    with ctx.db.read() as tx:
+        mine = [held for held in running_claims(tx, ctx.owner.id) if held.job.id not in at_work]
+    watch.bodiless = {
+        held.job.id: _look(watch.bodiless.get(held.job.id), held.job.attempt, 0, now)
+        for held in mine
+    }
+    for held in mine:
+        if now - watch.bodiless[held.job.id].since_ms >= BODILESS_MS:
+            log.warning("job %s is ours and no thread runs it; put back", held.job.id)
+            with contextlib.suppress(ClaimLost):
+                ctx.commit(partial(put_back, held=held, outcome=Outcome.INTERRUPTED))
+            ctx.ring()
 
 
 def rescue_silent(ctx: Context, watch: Watch) -> None:
     """Kill the owner of a job that has been silent for too long; `rescue_dead` does the rest."""
     now = monotonic_ms()
     silence_ms = int(ctx.settings.silence_s * 1000)
-    if now - watch.last_own_ms > silence_ms / 2:
-        watch.beats.clear()  # we could not write either, or slept: look afresh
+    last_look_ms, watch.last_look_ms = watch.last_look_ms, now
+    if max(now - watch.last_own_ms, now - last_look_ms) > silence_ms / 2:
+        watch.beats.clear()  # we could not write either, or were frozen: look afresh
         return
     with ctx.db.read() as tx:
         running = tx.execute(_RUNNING_BEATS).all()
@@ -181,7 +220,10 @@ def _look(seen: _Seen | None, attempt: int, beat_ms: int, now: int) -> _Seen:
 
 
 def sweep_deadlines(ctx: Context) -> None:
-    """End jobs whose body should have ended them at their deadline and did not."""
+    """End jobs whose body should have ended them at their deadline and did not.
+
+    Another's owner is killed first, for its thread may be about to send; then it is dead.
+    """
     overdue = (
         select(jobs.c.id)
         .where(IS_RUNNING, jobs.c.deadline_boot == boot_id())
@@ -189,38 +231,43 @@ def sweep_deadlines(ctx: Context) -> None:
     )
     with ctx.db.read() as tx:
         late = [running_claim(tx, job_id) for job_id in tx.execute(overdue).scalars()]
+        living = {row.id: row for row in living_rows(tx)}
     for held in late:
+        owner = living.get(held.job.owner_id or "")
+        if owner is not None and owner.id != ctx.owner.id:
+            log.error("job %s is far past its deadline: its owner is killed", held.job.id)
+            kill(owner)
+            continue
         kind = UnloadTimeout if held.job.kind is JobKind.UNLOAD else LoadTimeout
         error = kind(f"{held.job.kind} job {held.job.id} did not end at its deadline")
-        try:
-            ctx.commit(
-                lambda tx, held=held, error=error: fail(tx, held, error, Cause.DEADLINE_PASSED)  # type: ignore[misc]
-            )
-        except ClaimLost:
-            continue
+        with contextlib.suppress(ClaimLost):
+            ctx.commit(partial(fail, held=held, error=error, cause=Cause.DEADLINE_PASSED))
 
 
 def recover_unowned(ctx: Context) -> None:
     """Move slots out of transient states that no job owns; there should be none."""
-
-    def unowned(tx: Connection) -> list[int]:
-        return [
-            slot.id
-            for slot in living_slots(tx)
-            if slot.is_transient and not unfinished_jobs(tx, slot.id)
-        ]
-
     with ctx.db.read() as tx:
-        if not unowned(tx):
+        if not _unowned(tx):
             return
+    ctx.commit(_recover)
 
-    def write(tx: Connection) -> None:
-        for slot in living_slots(tx):
-            if slot.is_transient and not unfinished_jobs(tx, slot.id):
-                log.error("slot %s is %s and no job owns it", slot.name, slot.state)
-                move(tx, slot, SlotState.ERROR, Cause.WORKER_LOST, Act("worker"))
 
-    ctx.commit(write)
+def _unowned(tx: Connection) -> list[Slot]:
+    return [
+        slot for slot in living_slots(tx) if slot.is_transient and not unfinished_jobs(tx, slot.id)
+    ]
+
+
+def _recover(tx: Connection) -> None:
+    for slot in _unowned(tx):
+        log.error("slot %s is %s and no job owns it", slot.name, slot.state)
+        move(tx, slot, SlotState.ERROR, Cause.WORKER_LOST, Act("worker"))
+        error = InternalFault(f"slot {slot.name} was {slot.state} and no job owned that state")
+        tx.execute(
+            update(slots)
+            .where(slots.c.id == slot.id)
+            .values(error={**error.as_row(), "job_id": None}, model_id=None, held_options=None)
+        )
 
 
 def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
@@ -230,7 +277,7 @@ def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
             beat(ctx, watch)
         notice_lost_claims(ctx)
         rescue_dead(ctx)
-        rescue_unstarted(ctx)
+        rescue_bodiless(ctx, watch)
         rescue_silent(ctx, watch)
         sweep_deadlines(ctx)
         recover_unowned(ctx)

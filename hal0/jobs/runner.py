@@ -3,15 +3,25 @@
 import logging
 
 from hal0 import points
-from hal0.errors import ClaimLost, DatabaseFull, DatabaseLocked, Hal0Error, InternalFault
+from hal0.errors import (
+    ClaimLost,
+    DatabaseFull,
+    DatabaseLocked,
+    DatabaseUnwritable,
+    Hal0Error,
+    InternalFault,
+)
 from hal0.jobs import load, pull, unload, validate
-from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.context import Body, Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger.claims import fail, put_back
 from hal0.jobs.ledger.rows import Claim
 from hal0.registry.checksum import Interrupted
 from hal0.states import JobKind, Outcome
 
 log = logging.getLogger(__name__)
+
+BUSY = (DatabaseLocked, DatabaseFull, DatabaseUnwritable)
 
 BODIES = {
     JobKind.PULL: pull.run,
@@ -30,7 +40,7 @@ def run(ctx: Context, held: Claim) -> None:
             _carry_through(ctx, body)
         except ClaimLost:
             log.info("%s: the claim is another's now; nothing written", held.job.kind, extra=extra)
-        except (DatabaseLocked, DatabaseFull) as error:
+        except BUSY as error:
             log.error("%s: not written, left to rescue: %s", held.job.kind, error, extra=extra)
         except Exception:  # a job must end, and this thread must go on
             log.exception("%s: its end could not be written", held.job.kind, extra=extra)
@@ -47,7 +57,7 @@ def _carry_through(ctx: Context, body: Body) -> None:
     except (Interrupted, Stopping):
         if not body.lost.is_set():
             ctx.commit(lambda tx: put_back(tx, held, Outcome.INTERRUPTED))
-    except (DatabaseLocked, DatabaseFull) as error:
+    except BUSY as error:
         log.warning("%s put back: %s", held.job.kind, error.detail)
         ctx.commit(lambda tx: put_back(tx, held, Outcome.DEFERRED, after_s=1.0))
     except Hal0Error as error:

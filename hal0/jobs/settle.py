@@ -12,23 +12,27 @@ import threading
 
 from sqlalchemy import Connection, select, update
 
-from hal0.clock import boot_id
+from hal0.clock import boot_id, monotonic_ms
 from hal0.errors import EngineBadAnswer, EngineError, EngineTimeout
 from hal0.jobs.context import Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger.lane import (
     Lane,
     clear_unload_mark,
     is_unload_overdue,
     lane_of,
     lanes,
+    note_answered,
     release,
 )
-from hal0.jobs.ledger.rows import Claim, job_by_id
+from hal0.jobs.ledger.rows import Claim, job_by_id, unfinished_jobs
 from hal0.jobs.owners import is_alive, living_rows
 from hal0.jobs.reading import Reading, known_as, try_health
-from hal0.jobs.reconcile import Culprit, mark_lost, record_incident
+from hal0.jobs.reconcile import Culprit, forget_held, mark_lost, record_incident
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot, slot_by_id
+from hal0.slots.transitions import move
+from hal0.states import Cause, SlotState
 from hal0.tables import engine_lane, slots
 
 log = logging.getLogger(__name__)
@@ -45,11 +49,14 @@ def watch_late_answer(
         if ctx.stopping.is_set():
             return  # the next owner settles it
         error = None if answer.cancelled() else answer.exception()
-        was_answered = not isinstance(error, (EngineBadAnswer, EngineTimeout))
         log.info("late answer to the load of job %s: %s", held.job.id, error or "loaded")
         try:
-            settle_lane(ctx, engine, of, was_answered=was_answered)
-        except Exception:  # the periodic settling will come by again
+            if not isinstance(error, (EngineBadAnswer, EngineTimeout)):
+                ctx.commit(lambda tx: note_answered(tx, engine.id, *of))
+            settle_lane(ctx, engine, of)
+        except Stopping:
+            return
+        except Exception:  # what the row says is enough for the periodic settling
             log.exception("the lane of job %s is not settled yet", held.job.id)
 
     answer.add_done_callback(lambda _: threading.Thread(target=settle, daemon=True).start())
@@ -68,7 +75,7 @@ def settle_all(ctx: Context) -> None:
         if _take_over(ctx, lane):
             with ctx.db.read() as tx:
                 engine = engine_by_id(tx, lane.engine_id)
-            settle_lane(ctx, engine, (lane.job_id, lane.attempt), was_answered=False)
+            settle_lane(ctx, engine, (lane.job_id, lane.attempt))
     for row in marked:
         settle_unload(ctx, row.id)
 
@@ -89,9 +96,7 @@ def _take_over(ctx: Context, lane: Lane) -> bool:
     return ctx.commit(lambda tx: tx.execute(mine).rowcount == 1)
 
 
-def settle_lane(
-    ctx: Context, engine: EngineRow, of: tuple[int, int], *, was_answered: bool
-) -> bool:
+def settle_lane(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> bool:
     """Let the lane go if the request of `of` (job, attempt) is settled; tell whether it went.
 
     An attempt that still runs settles its own; so does the next one of a job that was put back.
@@ -111,8 +116,7 @@ def settle_lane(
             return False
         entry = reading.health.find(names, checkpoint)
         other = is_another(lane, reading)
-        is_idle = not any(model.busy for model in reading.health.models)
-        if not (other or was_answered or entry is not None or (lane.is_overdue and is_idle)):
+        if not (other or lane.is_answered or entry is not None or _is_over(lane, engine, reading)):
             return False
         late = entry is not None and not other and not slot.is_dispatchable
         if late and entry is not None:
@@ -131,9 +135,17 @@ def _let_go(tx: Connection, lane: Lane, slot: Slot, reading: Reading | None, *, 
         detail = f"slot {slot.name}: its model arrived after the deadline and was unloaded"
         culprit = Culprit(slot.id, lane.job_id, "worker", "late_arrival")
         record_incident(tx, lane.engine_id, culprit, detail)
-        forget = update(slots).where(slots.c.id == slot.id).values(engine_model=None)
-        tx.execute(forget.where(slots.c.generation == slot.generation))
+        forget = update(slots).where(slots.c.id == slot.id, slots.c.generation == slot.generation)
+        tx.execute(forget.values(engine_model=None, engine_model_id=None))
     mark_lost(tx, reading, Culprit(slot.id, lane.job_id, "worker", "load_failed"))
+
+
+def _is_over(lane: Lane, engine: EngineRow, reading: Reading) -> bool:
+    """Whether the engine has had its time and works on nothing; unknown counts as work, once."""
+    is_idle = all(model.busy is False for model in reading.health.models or ())
+    return lane.is_overdue and (
+        is_idle or monotonic_ms() >= lane.settle_ms + int(engine.settle_s * 1000)
+    )
 
 
 def is_another(lane: Lane, reading: Reading) -> bool:
@@ -184,5 +196,32 @@ def settle_unload(ctx: Context, slot_id: int) -> None:
         reading = try_health(ctx, engine, timeout_s=10.0)
         settled = reading is not None and reading.is_of_another_process(slot.unload_process)
     if settled:
-        ctx.commit(lambda tx: clear_unload_mark(tx, slot.id, slot.unload_job_id))
+        ctx.commit(lambda tx: clear_unload_mark(tx, slot.id, job.id, slot.unload_attempt or 0))
         ctx.ring()
+
+
+def watch_late_unload(ctx: Context, held: Claim, answer: "concurrent.futures.Future[bool]") -> None:
+    """Keep the request of an unload open whose job is over, and take its mark off when it answers.
+
+    A slot that is in error on its account is empty then.
+    """
+
+    def write(tx: Connection) -> None:
+        slot = slot_by_id(tx, held.job.slot_id)
+        if not clear_unload_mark(tx, slot.id, held.job.id, held.job.attempt):
+            return
+        if slot.state is SlotState.ERROR and not unfinished_jobs(tx, slot.id):
+            move(tx, slot, SlotState.OFFLINE, Cause.UNLOAD_CONFIRMED, held.act)
+            forget_held(tx, slot.id)
+
+    def settle() -> None:
+        if ctx.stopping.is_set() or answer.cancelled() or answer.exception() is not None:
+            return  # not known: the engine's list or its settle time decides
+        log.info("late answer to the unload of job %s", held.job.id)
+        try:
+            ctx.commit(write)
+        except Exception:  # the mark stays until its settle time
+            log.exception("the mark of job %s stays", held.job.id)
+        ctx.ring()
+
+    answer.add_done_callback(lambda _: threading.Thread(target=settle, daemon=True).start())

@@ -6,7 +6,7 @@ has unloaded it already. An engine that is gone holds nothing.
 """
 
 import concurrent.futures
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from sqlalchemy import Connection, update
@@ -22,13 +22,15 @@ from hal0.errors import (
     Hal0Error,
     UnloadTimeout,
 )
-from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.context import Body, Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer
-from hal0.jobs.ledger.claims import check, fail, finish, put_back, with_deadline
+from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim, chain_by_id
 from hal0.jobs.reading import read_health
 from hal0.jobs.reconcile import forget_held
+from hal0.jobs.settle import watch_late_unload
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot
 from hal0.slots.transitions import move
@@ -39,46 +41,37 @@ QUICK_S: Final = 5.0
 DRAIN_POLL_S: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What is to be done about a slot: nothing, wait, or ask the engine by this name."""
-
-    engine_model: str | None = None
-    is_draining: bool = False
-    process: str | None = None
-
-
-SKIP: Final = Plan()
-
-
 def run(ctx: Context, body: Body) -> None:
     """Empty the slot, or find that there is nothing to do."""
     points.reach("unload.begun")
     with ctx.db.read() as tx:
         engine = engine_by_id(tx, body.held.job.engine_id)
-    plan = ctx.commit(lambda tx: _begin(tx, ctx, body.held, engine))
-    if plan.engine_model is None:
+    name = ctx.commit(lambda tx: _begin(tx, ctx, body.held, engine))
+    if name is None:
         return
     points.reach("unload.marked")
     with ctx.db.read() as tx:
-        body.held = with_deadline(tx, body.held)
-    name = plan.engine_model
+        body.held = renewed(tx, body.held)
     answer = ctx.engines.begin(
         engine, lambda e: e.unload(name, lambda: points.reach("unload.sent"))
     )
     _follow(ctx, body, engine, answer)
 
 
-def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> Plan:
-    """Decide by the slot's state, and mark the request in the same commit if there is to be one."""
+def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> str | None:
+    """Decide by the slot's state; mark the request in the same commit if there is to be one.
+
+    Return the name to unload; None = nothing is to be sent, and the attempt has ended.
+    """
     slot = check(tx, held)
     held = replace(held, chain=chain_by_id(tx, held.chain.id))  # an operator may have taken it over
     chain = held.chain
     if slot.is_dispatchable and _leaves_alone(slot, held):
         finish(tx, held, Outcome.SKIPPED)
-        return SKIP
+        return None
     if slot.state is SlotState.SERVING and not chain.force:
-        return _drain(tx, ctx, held, slot)
+        _drain(tx, ctx, held, slot)
+        return None
     if slot.is_dispatchable:
         cause = _cause(held)
         if slot.state is SlotState.SERVING:
@@ -88,12 +81,12 @@ def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> Plan
             tx.execute(update(slots).where(slots.c.id == slot.id).values(desired="unloaded"))
     elif slot.state is SlotState.ERROR and chain.goal is JobKind.UNLOAD and not slot.engine_model:
         _clear_error(tx, held, slot)
-        return SKIP
+        return None
     elif slot.state is not SlotState.UNLOADING and not (
         slot.state is SlotState.ERROR and chain.goal is JobKind.UNLOAD
     ):
         finish(tx, held, Outcome.SKIPPED)
-        return SKIP
+        return None
     assert slot.engine_model, f"slot {slot.name} is {slot.state} without a name at its engine"
     timeout_s = ctx.settings.unload_timeout_s
     mark_unload_sent(
@@ -101,7 +94,7 @@ def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> Plan
         held,
         Sending(slot.engine_model, slot.engine_process, timeout_s, engine.settle_s),
     )
-    return Plan(slot.engine_model, process=slot.engine_process)
+    return slot.engine_model
 
 
 def _leaves_alone(slot: Slot, held: Claim) -> bool:
@@ -126,23 +119,19 @@ def _cause(held: Claim) -> Cause:
     return Cause.OPERATOR_UNLOAD
 
 
-def _drain(tx: Connection, ctx: Context, held: Claim, slot: Slot) -> Plan:
+def _drain(tx: Connection, ctx: Context, held: Claim, slot: Slot) -> None:
     """Let running requests end, for as long as the request said."""
     limit_s = held.chain.drain_timeout_s
     limit_s = ctx.settings.drain_timeout_s if limit_s is None else limit_s
     since = held.job.deferred_ms if held.job.deferred_boot == boot_id() else None
     if since is not None and monotonic_ms() - since >= limit_s * 1000:
-        fail(
-            tx,
-            held,
-            DrainTimeout(
-                f"slot {slot.name} still serves after {limit_s:g} s; unload it with force",
-                evidence={"slot": slot.name, "limit_s": limit_s},
-            ),
+        error = DrainTimeout(
+            f"slot {slot.name} still serves after {limit_s:g} s; unload it with force",
+            evidence={"slot": slot.name, "limit_s": limit_s},
         )
-        return SKIP
-    put_back(tx, held, Outcome.DEFERRED, after_s=DRAIN_POLL_S)
-    return Plan(is_draining=True)
+        fail(tx, held, error)
+        return
+    wait_on(tx, held, Outcome.DEFERRED, DRAIN_POLL_S)
 
 
 def _clear_error(tx: Connection, held: Claim, slot: Slot) -> None:
@@ -160,6 +149,7 @@ def _follow(
         answer.cancel()
         raise Stopping
     if ended is not Ended.ANSWERED:
+        watch_late_unload(ctx, body.held, answer)
         if ended is Ended.DEADLINE:
             _time_out(ctx, body.held)
         return
@@ -188,13 +178,13 @@ def _emptied(tx: Connection, held: Claim, result: dict[str, object], *, gone: bo
     elif slot.state is SlotState.ERROR:
         move(tx, slot, SlotState.OFFLINE, Cause.UNLOAD_CONFIRMED, held.act)
     forget_held(tx, slot.id)
-    clear_unload_mark(tx, slot.id, held.job.id)
+    clear_unload_mark(tx, slot.id, held.job.id, held.job.attempt)
     finish(tx, held, result=result)
 
 
 def _refused(tx: Connection, held: Claim, error: Hal0Error) -> None:
     """The engine answered, with an error: nothing is on its way any more."""
-    clear_unload_mark(tx, held.job.slot_id, held.job.id)
+    clear_unload_mark(tx, held.job.slot_id, held.job.id, held.job.attempt)
     fail(tx, held, error)
 
 

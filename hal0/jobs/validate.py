@@ -15,7 +15,8 @@ from hal0 import points
 from hal0.clock import monotonic_ms
 from hal0.engines.base import EngineModel
 from hal0.errors import EngineFileDiffers, EngineTimeout, EngineUnreachable
-from hal0.jobs.context import Body, Context, Stopping
+from hal0.jobs.context import Body, Context
+from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import defer
 from hal0.jobs.ledger.claims import check, finish
 from hal0.registry.catalog import Model, model_by_id
@@ -42,7 +43,7 @@ def run(ctx: Context, body: Body) -> None:
         [file.to_check for file in model.files],
         format=model.format,
         verdicts=ctx.verdicts,
-        rehash=held.chain.rehash,
+        rehash=held.chain.rehash and held.job.deferred_boot is None,  # read once, not per wait
         on_progress=lambda at: _report(ctx, body, at),
         should_stop=lambda: ctx.should_stop(body),
     )
@@ -102,6 +103,10 @@ def _resolve(ctx: Context, body: Body, engine: EngineRow, model: Model) -> Engin
         time.sleep(0.2)
     if found.checkpoint is None or not _is_same_file(Path(found.checkpoint), model.main.path):
         raise _differs(engine, model, found, f"it would open {found.checkpoint}")
+    registered = [file.path for file in model.files]
+    for other in found.others:
+        if not any(_is_same_file(Path(other), path) for path in registered):
+            raise _differs(engine, model, found, f"it would open {other} too, which nobody checked")
     return found
 
 

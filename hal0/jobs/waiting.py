@@ -76,7 +76,7 @@ class Waits:
         if first.id != job.id:
             return f"job {first.id} ({first.kind}) of this slot"
         if job.kind is JobKind.LOAD and not job.was_sent:
-            reason = self._lane(job) or self._unload(job)
+            reason = self._lane(job) or self._at_the_engine(job)
         elif job.kind is JobKind.UNLOAD:
             lane = self.lanes.get(job.engine_id)
             reason = self._lane(job) if lane and lane.slot_id == job.slot_id else None
@@ -95,10 +95,10 @@ class Waits:
             f"load of slot {self.slot_names[lane.slot_id]} (job {lane.job_id})"
         )
 
-    def _unload(self, job: Job) -> str | None:
-        for other in self._running(JobKind.UNLOAD):
+    def _at_the_engine(self, job: Job) -> str | None:
+        for other in self._running(JobKind.UNLOAD, JobKind.LOAD):
             if other.engine_id == job.engine_id:
-                return f"unload of slot {self.slot_names[other.slot_id]} (job {other.id})"
+                return f"{other.kind} of slot {self.slot_names[other.slot_id]} (job {other.id})"
         mark = self.unload_marks.get(job.slot_id)
         return (
             None if mark is None else f"the engine to settle the unload of this slot (job {mark})"
@@ -116,10 +116,12 @@ class Waits:
             return None
         if job.run_after_ms <= monotonic_ms():
             return None
+        if job.kind is JobKind.UNLOAD:
+            return "running requests of this slot to end"
         if job.outcome is Outcome.DEFERRED:
             return f"engine {self.engine_names[job.engine_id]}"
         return "its next try"
 
-    def _running(self, kind: JobKind) -> list[InLine]:
+    def _running(self, *kinds: JobKind) -> list[InLine]:
         heads = (line[0] for line in self.lines.values())
-        return [job for job in heads if job.state == JobState.RUNNING and job.kind == kind]
+        return [job for job in heads if job.state == JobState.RUNNING and job.kind in kinds]

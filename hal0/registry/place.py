@@ -8,8 +8,10 @@ left to others; whether the content is any good, to `preload.py`.
 """
 
 import errno
+import fcntl
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,7 +33,8 @@ Placed = Literal["there", "linked", "copied"]
 OnProgress = Callable[[int, int], None]
 """Called with the bytes done and the bytes in all."""
 
-PART_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+PART_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+LOCK_POLL_S: Final = 0.05
 NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """Another disk, protected_hardlinks or a file system without links, too many links."""
 
@@ -179,7 +182,7 @@ def _copy(
             _ensure_room(part, before.st_size)
         on_fetch()
         with _writing(target):
-            part_fd = os.open(part, PART_FLAGS, 0o644)
+            part_fd = _open_part(part, should_stop)
             opened.callback(os.close, part_fd)
         reported = 0
         for done in _pump(origin, source_fd, target, part_fd):
@@ -191,12 +194,38 @@ def _copy(
             if should_stop is not None and should_stop():
                 raise Interrupted
         _ensure_unchanged(origin, source_fd, before, part)
+        if should_stop is not None and should_stop():
+            raise Interrupted
         with _writing(target):
             os.utime(part_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
             os.fsync(part_fd)
             part.replace(target)
             _sync_folder(target.parent)
     points.reach("pull.fetched")
+
+
+def _open_part(part: Path, should_stop: Callable[[], bool] | None) -> int:
+    """Open `.part` for one writer alone, empty; wait for another to let go of it.
+
+    A pull that was superseded writes on until it notices. Had it renamed its file meanwhile, the
+    descriptor would be the finished one: then `.part` is opened anew.
+    """
+    while True:
+        fd = os.open(part, PART_FLAGS, 0o644)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if part.exists() and part.stat().st_ino == os.fstat(fd).st_ino:
+                os.ftruncate(fd, 0)
+                return fd
+        except BlockingIOError:
+            pass
+        except OSError:
+            os.close(fd)
+            raise
+        os.close(fd)
+        if should_stop is not None and should_stop():
+            raise Interrupted
+        time.sleep(LOCK_POLL_S)
 
 
 def _pump(origin: Path, source_fd: int, target: Path, part_fd: int) -> Iterator[int]:

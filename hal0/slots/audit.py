@@ -37,6 +37,17 @@ class AuditFilter:
     since: datetime | int | None = None
 
 
+def _first_at(tx: Connection, since: datetime) -> int:
+    """Return the id of the first row at or after an instant; the index on `at` finds it."""
+    row = tx.execute(
+        select(transitions.c.id)
+        .where(transitions.c.at >= since)
+        .order_by(transitions.c.at, transitions.c.id)
+        .limit(1)
+    ).first()
+    return 2**63 - 1 if row is None else int(row.id)
+
+
 def audit_page(
     tx: Connection,
     wanted: AuditFilter,
@@ -74,5 +85,5 @@ def audit_page(
     if isinstance(wanted.since, int):
         query = query.where(key > wanted.since)
     elif wanted.since is not None:
-        query = query.where(transitions.c.at >= wanted.since)
+        query = query.where(key >= _first_at(tx, wanted.since))
     return [AuditRow(**row._mapping) for row in tx.execute(query)]

@@ -35,6 +35,7 @@ class Slot:
     held_options: Mapping[str, Any] | None
     generation: int
     engine_model: str | None
+    engine_model_id: int | None
     engine_process: str | None
     error: Mapping[str, Any] | None
     last_used_at: datetime | None

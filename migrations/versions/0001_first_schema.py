@@ -246,6 +246,7 @@ CREATE TABLE slots (
     held_options JSON,
     generation INTEGER NOT NULL,
     engine_model TEXT,
+    engine_model_id INTEGER,
     engine_process TEXT,
     error JSON,
     last_used_at TEXT,
@@ -263,7 +264,8 @@ CREATE TABLE slots (
     CONSTRAINT ck_slots_name CHECK (length(name) BETWEEN 1 AND 32),
     CONSTRAINT fk_slots_engine_id FOREIGN KEY(engine_id) REFERENCES engines (id),
     CONSTRAINT fk_slots_wanted_model_id FOREIGN KEY(wanted_model_id) REFERENCES models (id),
-    CONSTRAINT fk_slots_model_id FOREIGN KEY(model_id) REFERENCES models (id)
+    CONSTRAINT fk_slots_model_id FOREIGN KEY(model_id) REFERENCES models (id),
+    CONSTRAINT fk_slots_engine_model_id FOREIGN KEY(engine_model_id) REFERENCES models (id)
 )
 """,
     """
@@ -405,6 +407,7 @@ CREATE TABLE engine_lane (
     owner_id TEXT NOT NULL,
     process TEXT,
     sent_at TEXT NOT NULL,
+    is_answered INTEGER NOT NULL,
     settle_boot TEXT NOT NULL,
     settle_ms INTEGER NOT NULL,
     CONSTRAINT pk_engine_lane PRIMARY KEY (engine_id),
@@ -429,13 +432,19 @@ CREATE UNIQUE INDEX ux_slots_name ON slots (name) WHERE deleted_at IS NULL
 CREATE INDEX ix_slots_engine_id ON slots (engine_id) WHERE deleted_at IS NULL
 """,
     """
-CREATE INDEX ix_transitions_at ON transitions (at)
+CREATE INDEX ix_transitions_job_id ON transitions (job_id) WHERE job_id IS NOT NULL
 """,
     """
 CREATE INDEX ix_transitions_slot_id ON transitions (slot_id, id)
 """,
     """
-CREATE INDEX ix_transitions_job_id ON transitions (job_id) WHERE job_id IS NOT NULL
+CREATE INDEX ix_transitions_at ON transitions (at)
+""",
+    """
+CREATE UNIQUE INDEX ux_jobs_running_pull ON jobs (model_id) WHERE state = 'running' AND kind = 'pull'
+""",
+    """
+CREATE INDEX ix_jobs_slot_id ON jobs (slot_id, id)
 """,
     """
 CREATE INDEX ix_jobs_chain_id ON jobs (chain_id, step)
@@ -444,22 +453,16 @@ CREATE INDEX ix_jobs_chain_id ON jobs (chain_id, step)
 CREATE INDEX ix_jobs_queued_slot ON jobs (slot_id, position, step) WHERE state = 'queued'
 """,
     """
+CREATE INDEX ix_jobs_running_owner ON jobs (owner_id) WHERE state = 'running'
+""",
+    """
 CREATE INDEX ix_jobs_queued ON jobs (position, step) WHERE state = 'queued'
 """,
     """
 CREATE UNIQUE INDEX ux_jobs_running_slot ON jobs (slot_id) WHERE state = 'running'
 """,
     """
-CREATE INDEX ix_jobs_running_owner ON jobs (owner_id) WHERE state = 'running'
-""",
-    """
 CREATE INDEX ix_jobs_running_engine ON jobs (engine_id, kind) WHERE state = 'running'
-""",
-    """
-CREATE INDEX ix_jobs_slot_id ON jobs (slot_id, id)
-""",
-    """
-CREATE UNIQUE INDEX ux_jobs_running_pull ON jobs (model_id) WHERE state = 'running' AND kind = 'pull'
 """,
 ]
 

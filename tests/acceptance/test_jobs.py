@@ -167,7 +167,7 @@ def test_a_retry_is_refused_while_a_newer_chain_is_unfinished(
     assert answer["evidence"]["job_id"] in newer
 
 
-def test_a_slot_in_error_is_emptied_also_when_the_engine_knows_nothing_of_it(
+def test_a_slot_in_error_is_emptied_without_asking_when_the_engine_has_nothing_of_it(
     running: House, lemond: Lemond
 ) -> None:
     lemond.script(models={"tiny": {"load_fail": "llama-server failed to start"}})
@@ -175,8 +175,26 @@ def test_a_slot_in_error_is_emptied_also_when_the_engine_knows_nothing_of_it(
     running.wait_until("error")
     running.post("/api/v1/slots/chat/unload")
     running.wait_until("offline")
-    assert running.edges()[-1] == ("error", "offline", "unload_confirmed")
-    assert [call["body"] for call in lemond.calls("/v1/unload")] == [{"model_name": "tiny"}]
+    assert running.edges()[-1] == ("error", "offline", "cleared")
+    assert lemond.calls("/v1/unload") == []
+
+
+def test_a_slot_in_error_is_emptied_also_when_the_engine_knows_nothing_of_it(
+    tmp_path: Path, lemond: Lemond
+) -> None:
+    lemond.script(models={"tiny": {"load": "hang"}})
+    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="1") as house:
+        house.start_api()
+        house.start_worker()
+        house.add_model()
+        house.add_slot()
+        house.load()
+        house.wait_until("error")
+        house.wait_settled()  # by its time: the engine never answered
+        house.post("/api/v1/slots/chat/unload")
+        house.wait_until("offline")
+        assert house.edges()[-1] == ("error", "offline", "unload_confirmed")
+        assert [call["body"] for call in lemond.calls("/v1/unload")] == [{"model_name": "tiny"}]
 
 
 def test_a_queued_job_can_be_cancelled_and_a_sent_load_cannot(

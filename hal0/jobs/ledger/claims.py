@@ -198,7 +198,7 @@ def put_back(
     """End the attempt without ending the job: it is queued again, in its old place.
 
     `crashed` counts a worker's death; any other end forgets earlier ones. `after_s` keeps the job
-    from being claimed for so long; its first deferral is remembered. Raises ClaimLost.
+    from being claimed for so long. Raises ClaimLost.
     """
     later = monotonic_ms() + int(after_s * 1000)
     values: dict[str, Any] = {
@@ -207,8 +207,6 @@ def put_back(
         "run_after_boot": boot_id() if after_s else None,
         "run_after_ms": later if after_s else None,
     }
-    if outcome is Outcome.DEFERRED and held.job.deferred_boot != boot_id():
-        values |= {"deferred_boot": boot_id(), "deferred_ms": monotonic_ms()}
     _end(tx, held, outcome, values)
 
 
@@ -233,6 +231,21 @@ def cancel_queued(
     )
 
 
-def with_deadline(tx: Connection, held: Claim) -> Claim:
-    """Return the claim with its row read again, after marks and deadlines were written to it."""
+def wait_on(tx: Connection, held: Claim, outcome: Outcome, after_s: float) -> None:
+    """Put the job back and remember since when it waits, for its engine or its requests."""
+    put_back(tx, held, outcome, after_s=after_s)
+    if held.job.deferred_boot != boot_id():
+        tx.execute(
+            update(jobs)
+            .where(jobs.c.id == held.job.id)
+            .values(deferred_boot=boot_id(), deferred_ms=monotonic_ms())
+        )
+
+
+def renewed(tx: Connection, held: Claim) -> Claim:
+    """Return the claim with its row as it is now; raises ClaimLost when it is another's.
+
+    Asked right before a request goes to an engine: no fence reaches it there.
+    """
+    check(tx, held)
     return replace(held, job=job_by_id(tx, held.job.id))

@@ -2,8 +2,8 @@
 
 A newer intent supersedes: it cancels what is only queued of older chains of the slot, and a pull
 or validation that runs. Only what was *sent* is waited for, because the engine has it: a load, or
-an unload, whose chain then ends there. `desired` is written here, when a request is accepted, and
-by no job.
+an unload, whose chain then ends there. An operator's `desired` is written here, when the request is
+accepted, and by no job later.
 """
 
 from collections.abc import Mapping, Sequence
@@ -211,7 +211,8 @@ def next_position(tx: Connection) -> int:
 def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
     """Raise ModelTaken when another slot of the engine has to do with this model (D2).
 
-    It wants or holds it, or has an unfinished job or an unsettled load of it.
+    It wants or holds it, the engine was told to load it there and may have it still, or the slot
+    has an unfinished job or an unsettled load of it.
     """
     others = select(slots.c.name).where(
         slots.c.engine_id == slot.engine_id,
@@ -219,6 +220,7 @@ def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
         slots.c.deleted_at.is_(None),
         (slots.c.wanted_model_id == model_id)
         | (slots.c.model_id == model_id)
+        | (slots.c.engine_model_id == model_id)
         | slots.c.id.in_(select(jobs.c.slot_id).where(IS_QUEUED, jobs.c.model_id == model_id))
         | slots.c.id.in_(select(jobs.c.slot_id).where(IS_RUNNING, jobs.c.model_id == model_id))
         | slots.c.id.in_(

@@ -33,6 +33,7 @@ class Lane:
     owner_id: str
     process: str | None
     sent_at: datetime
+    is_answered: int
     settle_boot: str
     settle_ms: int
 
@@ -75,6 +76,19 @@ def release(tx: Connection, engine_id: int, job_id: int, attempt: int) -> bool:
     return result.rowcount == 1
 
 
+def note_answered(tx: Connection, engine_id: int, job_id: int, attempt: int) -> None:
+    """Write that the engine has answered this attempt's load: it owes nothing more; soft."""
+    tx.execute(
+        update(engine_lane)
+        .where(
+            engine_lane.c.engine_id == engine_id,
+            engine_lane.c.job_id == job_id,
+            engine_lane.c.attempt == attempt,
+        )
+        .values(is_answered=1)
+    )
+
+
 def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
     """Take the lane, move the slot to warming and start the load's clock, in one commit.
 
@@ -93,6 +107,7 @@ def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
                 "owner_id": held.job.owner_id,
                 "process": sending.process,
                 "sent_at": utc_now(),
+                "is_answered": 0,
                 "settle_boot": boot_id(),
                 "settle_ms": monotonic_ms() + int(sending.settle_s * 1000),
             },
@@ -109,6 +124,7 @@ def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
             model_id=None,
             held_options=None,
             engine_model=sending.engine_model,
+            engine_model_id=held.job.model_id,
             engine_process=sending.process,
         )
     )
@@ -151,11 +167,15 @@ def mark_unload_sent(tx: Connection, held: Claim, sending: Sending) -> None:
     )
 
 
-def clear_unload_mark(tx: Connection, slot_id: int, job_id: int | None) -> None:
-    """Take the mark off the slot, if it is this job's."""
-    tx.execute(
+def clear_unload_mark(tx: Connection, slot_id: int, job_id: int, attempt: int) -> bool:
+    """Take the mark off the slot if it is this attempt's; tell whether it was."""
+    result = tx.execute(
         update(slots)
-        .where(slots.c.id == slot_id, slots.c.unload_job_id == job_id)
+        .where(
+            slots.c.id == slot_id,
+            slots.c.unload_job_id == job_id,
+            slots.c.unload_attempt == attempt,
+        )
         .values(
             unload_job_id=None,
             unload_attempt=None,
@@ -164,6 +184,7 @@ def clear_unload_mark(tx: Connection, slot_id: int, job_id: int | None) -> None:
             unload_settle_ms=None,
         )
     )
+    return result.rowcount == 1
 
 
 def is_unload_overdue(slot: Slot) -> bool:
@@ -179,6 +200,8 @@ def _mark_job(tx: Connection, held: Claim, timeout_s: float) -> None:
         .where(jobs.c.id == held.job.id)
         .values(
             sent_attempt=held.job.attempt,
+            deferred_boot=None,
+            deferred_ms=None,
             deadline_boot=boot_id(),
             deadline_ms=monotonic_ms() + int(timeout_s * 1000),
             deadline_at=utc_now() + timedelta(seconds=timeout_s),

@@ -127,12 +127,20 @@ def _want_loaded(tx: Connection, slot: Slot, chain: Chain) -> None:
     )
 
 
+def _still_desired(tx: Connection, slot: Slot) -> Desired:
+    """Return what the newest intent left over wants of the slot, else what it holds."""
+    goals = [chain_by_id(tx, job.chain_id).goal for job in unfinished_jobs(tx, slot.id)]
+    wishes = [goal for goal in goals if goal in (JobKind.LOAD, JobKind.UNLOAD)]
+    is_loaded = wishes[-1] is JobKind.LOAD if wishes else slot.is_dispatchable
+    return Desired.LOADED if is_loaded else Desired.UNLOADED
+
+
 def cancel(tx: Connection, job_id: int, by: By) -> list[Job]:
     """Cancel a job and the rest of its chain; return what was cancelled.
 
     The slot goes offline in the same commit if the chain owned its state, and `desired` goes back
-    to what the slot holds. Needs a write transaction. Raises JobNotFound, JobFinished,
-    JobAlreadySent.
+    to what an unfinished chain wants, else to what the slot holds. Needs a write transaction.
+    Raises JobNotFound, JobFinished, JobAlreadySent.
     """
     job = job_by_id(tx, job_id)
     if not job.is_unfinished:
@@ -153,7 +161,7 @@ def cancel(tx: Connection, job_id: int, by: By) -> list[Job]:
         )
     slot = slot_by_id(tx, job.slot_id)
     cancel_chain(tx, slot, open_jobs, Outcome.CANCELLED, by)
-    after = slot_by_id(tx, slot.id)
-    desired = Desired.LOADED if after.is_dispatchable else Desired.UNLOADED
-    tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=desired))
+    if chain_by_id(tx, job.chain_id).goal in (JobKind.LOAD, JobKind.UNLOAD):
+        desired = _still_desired(tx, slot_by_id(tx, slot.id))
+        tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=desired))
     return [job_by_id(tx, other.id) for other in open_jobs]

@@ -226,7 +226,7 @@ def test_a_load_waits_until_the_engine_settled_the_slots_last_unload(db: Databas
         end(db, claim_next(db), Outcome.SKIPPED)
     assert try_claim(db) is None
     with db.write() as tx:
-        clear_unload_mark(tx, slot_now(db).id, unload.job.id)
+        clear_unload_mark(tx, slot_now(db).id, unload.job.id, unload.job.attempt)
     assert claim_next(db).job.kind is JobKind.LOAD
 
 

@@ -197,10 +197,11 @@ def test_an_unloads_mark_outlives_its_job_and_goes_by_its_name(db: Database) -> 
     slot = slot_now(db)
     assert slot.unload_job_id == unload.job.id
     with db.write() as tx:
-        clear_unload_mark(tx, slot.id, unload.job.id + 1)
+        clear_unload_mark(tx, slot.id, unload.job.id + 1, unload.job.attempt)
+        clear_unload_mark(tx, slot.id, unload.job.id, unload.job.attempt + 1)
     assert slot_now(db).unload_job_id == unload.job.id
     with db.write() as tx:
-        clear_unload_mark(tx, slot.id, unload.job.id)
+        clear_unload_mark(tx, slot.id, unload.job.id, unload.job.attempt)
     assert slot_now(db).unload_job_id is None
     assert slot_now(db).unload_settle_ms is None
 
@@ -236,4 +237,4 @@ def test_the_deadline_is_read_again_with_the_claim(db: Database) -> None:
     assert held.job.deadline_ms is None
     with db.write() as tx:
         mark_load_sent(tx, held, SENDING)
-        assert claims.with_deadline(tx, held).job.deadline_ms is not None
+        assert claims.renewed(tx, held).job.deadline_ms is not None

@@ -17,7 +17,7 @@ from hal0.jobs.rescue import (
     beat,
     look_after,
     notice_lost_claims,
-    rescue_unstarted,
+    rescue_bodiless,
 )
 from hal0.settings import Settings
 from hal0.tables import job_beats
@@ -61,12 +61,12 @@ def test_a_claim_whose_body_never_began_goes_back(db: Database, worker: Worker) 
     make_slots(db, "chat")
     ask_load(db)
     held = worker.claim()
+    watch = Watch()
     with freezegun.freeze_time() as frozen:
-        worker.ctx.hand_over(held)
-        rescue_unstarted(worker.ctx)
+        rescue_bodiless(worker.ctx, watch)
         assert job(db, held.job.id).state == "running"
         frozen.tick(6)
-        rescue_unstarted(worker.ctx)
+        rescue_bodiless(worker.ctx, watch)
     assert _pull(db) == ("queued", "interrupted", 0)
     again = worker.claim()
     worker.run(held)

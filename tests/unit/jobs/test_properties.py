@@ -168,7 +168,7 @@ class World:
             with self.db.write() as tx:
                 now = move(tx, claims.check(tx, held), SlotState.OFFLINE, Cause.UNLOADED, held.act)
                 tx.execute(update(slots).where(slots.c.id == now.id).values(model_id=None))
-                clear_unload_mark(tx, now.id, held.job.id)
+                clear_unload_mark(tx, now.id, held.job.id, held.job.attempt)
                 claims.finish(tx, held)
         elif slot.state is SlotState.ERROR and held.chain.goal is JobKind.UNLOAD:
             with self.db.write() as tx:
@@ -209,7 +209,8 @@ class World:
                     release(tx, lane.engine_id, lane.job_id, lane.attempt)
         for name in NAMES:
             with self.db.write() as tx:
-                clear_unload_mark(tx, slot_now(self.db, name).id, job_id)
+                slot = slot_now(self.db, name)
+                clear_unload_mark(tx, slot.id, job_id, slot.unload_attempt or 0)
 
     def work_to_the_end(self) -> None:
         for _ in range(400):

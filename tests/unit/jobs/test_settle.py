@@ -230,7 +230,6 @@ def test_a_late_answer_does_not_free_another_loads_lane(
     assert [lane.job_id for lane in the_lanes(db)] == [second_id]
 
 
-@pytest.mark.xfail(strict=True, reason="a failed load frees its lane though health was not read")
 def test_what_a_failed_load_cost_is_not_taken_for_an_operators_act(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:

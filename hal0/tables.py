@@ -514,6 +514,18 @@ WHEN NEW.id <> OLD.id OR (NEW.state = 'running' AND (
   OR (NEW.kind = 'pull' AND EXISTS (SELECT 1 FROM jobs WHERE state = 'running'
       AND kind = 'pull' AND model_id = NEW.model_id AND id <> OLD.id))))
 BEGIN SELECT RAISE(ABORT, 'jobs: one runs at a time, and an id is for ever'); END""",
+    "chains_no_replace": """
+CREATE TRIGGER chains_no_replace BEFORE INSERT ON chains
+WHEN EXISTS (SELECT 1 FROM chains WHERE id = NEW.id OR position = NEW.position)
+BEGIN SELECT RAISE(ABORT, 'chains: this row or its place exists'); END""",
+    "chains_no_replace_by_update": """
+CREATE TRIGGER chains_no_replace_by_update BEFORE UPDATE OF id, position ON chains
+WHEN EXISTS (SELECT 1 FROM chains WHERE id <> OLD.id AND (id = NEW.id OR position = NEW.position))
+BEGIN SELECT RAISE(ABORT, 'chains: this row or its place exists'); END""",
+    "chains_no_delete": """
+CREATE TRIGGER chains_no_delete BEFORE DELETE ON chains
+WHEN NOT EXISTS (SELECT 1 FROM prune_permits)
+BEGIN SELECT RAISE(ABORT, 'chains: only prune may delete'); END""",
     "jobs_no_delete": """
 CREATE TRIGGER jobs_no_delete BEFORE DELETE ON jobs
 WHEN NOT EXISTS (SELECT 1 FROM prune_permits)

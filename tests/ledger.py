@@ -10,9 +10,8 @@ from hal0.clock import monotonic_ms
 from hal0.db import Database
 from hal0.errors import EngineRefused, Hal0Error
 from hal0.jobs.ledger import claims
-from hal0.jobs.ledger.intake import By
 from hal0.jobs.ledger.lane import Lane, Sending, lanes, mark_load_sent, mark_unload_sent, release
-from hal0.jobs.ledger.rows import Claim, Job, job_by_id, unfinished_jobs
+from hal0.jobs.ledger.rows import By, Claim, Job, job_by_id, unfinished_jobs
 from hal0.jobs.rescue import rescue
 from hal0.registry.roster import add_engine
 from hal0.slots.queries import Slot, slot_by_id

@@ -11,9 +11,9 @@ from hal0.db import Database
 from hal0.engines.options import parse
 from hal0.errors import Hal0Error
 from hal0.jobs.ledger import claims, intake
-from hal0.jobs.ledger.intake import Accepted, By, Wish
+from hal0.jobs.ledger.intake import Accepted, Wish
 from hal0.jobs.ledger.lane import Sending, mark_load_sent, release
-from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.rows import By, Claim
 from hal0.registry.catalog import Model, RegisteredFile, model_named, register
 from hal0.registry.roster import engine_named
 from hal0.slots.queries import Slot, slot_by_id, slot_named

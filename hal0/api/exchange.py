@@ -18,7 +18,7 @@ from hal0 import points
 from hal0.db import Database
 from hal0.errors import InvalidRequest, NotJson, TooLarge
 from hal0.jobs import bell
-from hal0.jobs.ledger.intake import By
+from hal0.jobs.ledger.rows import By
 from hal0.settings import Settings
 from hal0.slots.transitions import Act
 

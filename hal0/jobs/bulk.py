@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, select
 
 from hal0.errors import RequestError
-from hal0.jobs.ledger.intake import By
 from hal0.jobs.ledger.orders import retry
-from hal0.jobs.ledger.rows import JOB_COLUMNS, Job, read_job
+from hal0.jobs.ledger.rows import JOB_COLUMNS, By, Job, read_job
 from hal0.slots.queries import slot_by_id, slot_named
 from hal0.states import JobKind, JobState
 from hal0.tables import chains, jobs, slots

@@ -12,9 +12,9 @@ from sqlalchemy import Connection, insert, select, update
 
 from hal0.clock import utc_now
 from hal0.jobs.context import Context
-from hal0.jobs.ledger.intake import By, Wish, machine_load
+from hal0.jobs.ledger.intake import Wish, machine_load
 from hal0.jobs.ledger.lane import lane_of
-from hal0.jobs.ledger.rows import unfinished_jobs
+from hal0.jobs.ledger.rows import By, unfinished_jobs
 from hal0.jobs.reading import Reading, try_health
 from hal0.registry.roster import all_engines
 from hal0.slots.queries import Slot, slots_of_engine

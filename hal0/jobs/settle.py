@@ -120,9 +120,12 @@ def settle_lane(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> bool:
             return False
         late = entry is not None and not other and not slot.is_dispatchable
         if late and entry is not None:
+            ctx.commit(lambda tx: note_answered(tx, engine.id, *of))  # by what it lists
             if not _unloaded(ctx, engine, entry.name):
                 return False
             reading = try_health(ctx, engine, timeout_s=30.0)
+            if reading is None:
+                return False  # what the load cost is not known yet
         ctx.commit(lambda tx: _let_go(tx, lane, slot, reading, late=late))
     ctx.ring()
     return True

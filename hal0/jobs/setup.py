@@ -11,10 +11,10 @@ from sqlalchemy import Connection, exc, update
 
 from hal0.clock import utc_now
 from hal0.errors import SlotBusy, SlotExists, SlotNotOffline
-from hal0.jobs.ledger.intake import By, ensure_model_is_free
+from hal0.jobs.ledger.intake import ensure_model_is_free
 from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.orders import cancel
-from hal0.jobs.ledger.rows import by_chain, unfinished_jobs
+from hal0.jobs.ledger.rows import By, by_chain, unfinished_jobs
 from hal0.registry.catalog import model_named
 from hal0.registry.roster import engine_named
 from hal0.settings import Settings

@@ -432,19 +432,13 @@ CREATE UNIQUE INDEX ux_slots_name ON slots (name) WHERE deleted_at IS NULL
 CREATE INDEX ix_slots_engine_id ON slots (engine_id) WHERE deleted_at IS NULL
 """,
     """
+CREATE INDEX ix_transitions_at ON transitions (at)
+""",
+    """
 CREATE INDEX ix_transitions_job_id ON transitions (job_id) WHERE job_id IS NOT NULL
 """,
     """
 CREATE INDEX ix_transitions_slot_id ON transitions (slot_id, id)
-""",
-    """
-CREATE INDEX ix_transitions_at ON transitions (at)
-""",
-    """
-CREATE UNIQUE INDEX ux_jobs_running_pull ON jobs (model_id) WHERE state = 'running' AND kind = 'pull'
-""",
-    """
-CREATE INDEX ix_jobs_slot_id ON jobs (slot_id, id)
 """,
     """
 CREATE INDEX ix_jobs_chain_id ON jobs (chain_id, step)
@@ -453,16 +447,22 @@ CREATE INDEX ix_jobs_chain_id ON jobs (chain_id, step)
 CREATE INDEX ix_jobs_queued_slot ON jobs (slot_id, position, step) WHERE state = 'queued'
 """,
     """
-CREATE INDEX ix_jobs_running_owner ON jobs (owner_id) WHERE state = 'running'
-""",
-    """
 CREATE INDEX ix_jobs_queued ON jobs (position, step) WHERE state = 'queued'
 """,
     """
 CREATE UNIQUE INDEX ux_jobs_running_slot ON jobs (slot_id) WHERE state = 'running'
 """,
     """
+CREATE INDEX ix_jobs_running_owner ON jobs (owner_id) WHERE state = 'running'
+""",
+    """
 CREATE INDEX ix_jobs_running_engine ON jobs (engine_id, kind) WHERE state = 'running'
+""",
+    """
+CREATE INDEX ix_jobs_slot_id ON jobs (slot_id, id)
+""",
+    """
+CREATE UNIQUE INDEX ux_jobs_running_pull ON jobs (model_id) WHERE state = 'running' AND kind = 'pull'
 """,
 ]
 
@@ -551,6 +551,21 @@ WHEN NEW.id <> OLD.id OR (NEW.state = 'running' AND (
   OR (NEW.kind = 'pull' AND EXISTS (SELECT 1 FROM jobs WHERE state = 'running'
       AND kind = 'pull' AND model_id = NEW.model_id AND id <> OLD.id))))
 BEGIN SELECT RAISE(ABORT, 'jobs: one runs at a time, and an id is for ever'); END
+""",
+    """
+CREATE TRIGGER chains_no_replace BEFORE INSERT ON chains
+WHEN EXISTS (SELECT 1 FROM chains WHERE id = NEW.id OR position = NEW.position)
+BEGIN SELECT RAISE(ABORT, 'chains: this row or its place exists'); END
+""",
+    """
+CREATE TRIGGER chains_no_replace_by_update BEFORE UPDATE OF id, position ON chains
+WHEN EXISTS (SELECT 1 FROM chains WHERE id <> OLD.id AND (id = NEW.id OR position = NEW.position))
+BEGIN SELECT RAISE(ABORT, 'chains: this row or its place exists'); END
+""",
+    """
+CREATE TRIGGER chains_no_delete BEFORE DELETE ON chains
+WHEN NOT EXISTS (SELECT 1 FROM prune_permits)
+BEGIN SELECT RAISE(ABORT, 'chains: only prune may delete'); END
 """,
     """
 CREATE TRIGGER jobs_no_delete BEFORE DELETE ON jobs

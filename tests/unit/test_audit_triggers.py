@@ -306,3 +306,13 @@ def test_only_a_permit_in_the_same_transaction_lets_audit_rows_go(
 def test_there_is_one_permit_at_a_time(plain: sqlite3.Connection) -> None:
     plain.execute(f"INSERT INTO prune_permits VALUES (1, 'prune', '{NOW}')")
     _refused(plain, f"INSERT INTO prune_permits VALUES (2, 'me', '{NOW}')", "ck_prune_permits_one")
+
+
+def test_a_chain_is_never_deleted_nor_replaced(plain: sqlite3.Connection) -> None:
+    """Without it its jobs would belong to nothing."""
+    _refused(plain, "DELETE FROM chains WHERE id = 1", "only prune may delete")
+    _refused(plain, "UPDATE OR REPLACE chains SET position = 1 WHERE id = 2", "its place exists")
+    _refused(plain, "UPDATE OR REPLACE chains SET id = 1 WHERE id = 2", "its place exists")
+    columns = "slot_id, position, goal, origin, actor, rehash, force, created_at"
+    values = f"1, 1, 'load', 'operator', 'me', 0, 0, '{NOW}'"
+    _refused(plain, f"INSERT OR REPLACE INTO chains ({columns}) VALUES ({values})", "its place")

@@ -1,6 +1,7 @@
 """Which job runs next, and how it ends: the only writer of chains, jobs and attempts.
 
     intake    a request becomes a chain: deduplicate, supersede, enqueue
+    cancel    what a newer intent or a cancel takes out of the queue
     claims    take the next runnable job by one UPDATE; finish, fail, put back, always fenced
     lane      what an engine still owes us: a load that was sent, an unload that was sent
     orders    an operator's retry and cancel

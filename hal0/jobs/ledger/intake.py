@@ -15,18 +15,19 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hal0.clock import utc_now
 from hal0.errors import ModelTaken, SlotHasNoModel, SlotPinned
-from hal0.jobs.ledger.claims import cancel_queued, cancel_running
+from hal0.jobs.ledger.cancel import supersede
 from hal0.jobs.ledger.rows import (
     IS_QUEUED,
     IS_RUNNING,
+    By,
     Chain,
-    Claim,
     Job,
     by_chain,
     chain_by_id,
+    jobs_of_chain,
     unfinished_jobs,
 )
-from hal0.slots.queries import Slot, slot_by_id
+from hal0.slots.queries import Slot
 from hal0.slots.spec import load_key
 from hal0.slots.transitions import Act, move
 from hal0.states import (
@@ -35,20 +36,9 @@ from hal0.states import (
     JobKind,
     JobState,
     Origin,
-    Outcome,
     SlotState,
 )
 from hal0.tables import chains, engine_lane, failed_keys, jobs, models, slots
-
-
-@dataclass(frozen=True, slots=True)
-class By:
-    """Who asks."""
-
-    actor: str
-    request_id: str | None = None
-    origin: Origin = Origin.OPERATOR
-    caused_by_job_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +88,7 @@ def request_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
     forget_failed_key(tx, slot.id, wish.model_id, wish.options or {})
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
-        return _deduplicated(tx, same, open_chains[-1], by)
+        return _deduplicated(tx, same, by)
     if not open_chains and not wish.rehash and slot.holds(wish.model_id, wish.options):
         if slot.state is SlotState.IDLE:
             move(tx, slot, SlotState.READY, Cause.TOUCHED, Act(by.actor, request_id=by.request_id))
@@ -119,7 +109,7 @@ def request_unload(
     tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
-        return _deduplicated(tx, same, open_chains[-1], by)
+        return _deduplicated(tx, same, by)
     if not open_chains and slot.state is SlotState.OFFLINE:
         return ALREADY_SO
     supersede(tx, slot, open_chains, by)
@@ -131,7 +121,7 @@ def request_check(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
     wish = _complete(slot, wish)
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
-        return _deduplicated(tx, same, open_chains[-1], by)
+        return _deduplicated(tx, same, by)
     return add_chain(tx, slot, wish, by)
 
 
@@ -252,42 +242,6 @@ def forget_failed_key(
     )
 
 
-def supersede(tx: Connection, slot: Slot, open_chains: Sequence[Sequence[Job]], by: By) -> None:
-    """Cancel what older intents have not sent; let what they sent run to its end."""
-    for chain_jobs in open_chains:
-        sent = next((job for job in chain_jobs if job.was_sent), None)
-        if sent is None:
-            cancel_chain(tx, slot_by_id(tx, slot.id), chain_jobs, Outcome.SUPERSEDED, by)
-        elif sent.kind is JobKind.UNLOAD:
-            cancel_queued_behind(tx, sent)
-
-
-def cancel_queued_behind(tx: Connection, sent: Job) -> None:
-    """Make a sent unload the last job of its chain."""
-    tx.execute(
-        update(jobs)
-        .where(jobs.c.chain_id == sent.chain_id, jobs.c.step > sent.step)
-        .where(jobs.c.state == JobState.QUEUED)
-        .values(state=JobState.CANCELLED, outcome=Outcome.SUPERSEDED, ended_at=utc_now())
-    )
-    tx.execute(update(chains).where(chains.c.id == sent.chain_id).values(goal=JobKind.UNLOAD))
-
-
-def cancel_chain(
-    tx: Connection, slot: Slot, chain_jobs: Sequence[Job], outcome: Outcome, by: By
-) -> None:
-    """Cancel a chain of which nothing was sent, and take its transient state back with it."""
-    is_first = unfinished_jobs(tx, slot.id)[0].chain_id == chain_jobs[0].chain_id
-    chain = chain_by_id(tx, chain_jobs[0].chain_id)
-    for job in chain_jobs:
-        if job.state is JobState.RUNNING:
-            cancel_running(tx, Claim(job, chain), outcome)
-    cancel_queued(tx, chain.id, outcome)
-    if is_first and slot.state in (SlotState.PULLING, SlotState.STARTING):
-        act = Act(by.actor, chain_jobs[0].id, request_id=by.request_id)
-        move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, act)
-
-
 def _complete(slot: Slot, wish: Wish) -> Wish:
     """Fill in what the request left to the slot's setting."""
     model_id = wish.model_id if wish.model_id is not None else slot.wanted_model_id
@@ -311,8 +265,8 @@ def _same(tx: Connection, last: Sequence[Job], wish: Wish) -> Chain | None:
     return chain if same_load and (chain.rehash or not wish.rehash) else None
 
 
-def _deduplicated(tx: Connection, chain: Chain, chain_jobs: Sequence[Job], by: By) -> Accepted:
-    """Answer with the jobs that are there; an operator takes a machine's chain over."""
+def _deduplicated(tx: Connection, chain: Chain, by: By) -> Accepted:
+    """Answer with the chain that is there; an operator takes a machine's over."""
     if by.origin is Origin.OPERATOR and chain.origin is not Origin.OPERATOR:
         tx.execute(
             update(chains)
@@ -325,4 +279,5 @@ def _deduplicated(tx: Connection, chain: Chain, chain_jobs: Sequence[Job], by: B
                 guard_last_used_at=None,
             )
         )
-    return Accepted(chain.id, tuple(job.id for job in chain_jobs), deduplicated=True)
+    job_ids = tuple(job.id for job in jobs_of_chain(tx, chain.id))
+    return Accepted(chain.id, job_ids, deduplicated=True)

@@ -10,14 +10,10 @@ from hal0.errors import (
     ModelNotFound,
     SlotNotFound,
 )
-from hal0.jobs.ledger.intake import (
-    By,
-    cancel_chain,
-    ensure_model_is_free,
-    forget_failed_key,
-    next_position,
-)
+from hal0.jobs.ledger.cancel import cancel_chain
+from hal0.jobs.ledger.intake import ensure_model_is_free, forget_failed_key, next_position
 from hal0.jobs.ledger.rows import (
+    By,
     Chain,
     Job,
     chain_by_id,

@@ -1,4 +1,4 @@
-"""Chains and jobs as frozen values, and the selects that read them."""
+"""Chains and jobs as frozen values, who asks for them, and the selects that read them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -15,6 +15,16 @@ from hal0.tables import chains, jobs
 # Literals, not parameters: SQLite uses a partial index only for a condition it can read.
 IS_QUEUED = jobs.c.state == literal_column("'queued'")
 IS_RUNNING = jobs.c.state == literal_column("'running'")
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """Who asks."""
+
+    actor: str
+    request_id: str | None = None
+    origin: Origin = Origin.OPERATOR
+    caused_by_job_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,8 @@ class ModelScript(BaseModel):
     """Fields that the entry lacks, as `["last_use"]`."""
     checkpoint: str | None = None
     """Another file that `GET /v1/models/{id}` and health name."""
+    others: dict[str, str] = {}
+    """More files, by role, that `GET /v1/models/{id}` names, as `{"mmproj": "/m/mmproj.gguf"}`."""
     downloaded: bool = True
 
 

@@ -94,7 +94,7 @@ def model_body(router: Router, name: str) -> dict[str, Any]:
         "created": 1234567890,
         "owned_by": "lemonade",
         "checkpoint": checkpoint,
-        "checkpoints": {"main": checkpoint},
+        "checkpoints": {"main": checkpoint, **router.script.of(name).others},
         "recipe": "llamacpp",
         "downloaded": router.script.of(name).downloaded,
         "update_available": False,

@@ -33,6 +33,8 @@ from tests.rows import (
     ask_load,
     ask_unload,
     claim_next,
+    make_model,
+    make_slot,
     run_load,
     send_load,
     slot_now,
@@ -170,3 +172,23 @@ def test_a_slot_whose_load_was_sent_is_not_deleted_even_by_force(db: Database) -
     free_lane(db, sent)
     with db.write() as tx:
         delete_slot(tx, slot_now(db), OPERATOR)
+
+
+def test_a_cancelled_unload_behind_a_sent_load_leaves_the_slot_wanted(db: Database) -> None:
+    """What is left over is the load, and it goes on."""
+    make_slots(db, "chat")
+    ask_load(db)
+    send_load(db)
+    accepted = ask_unload(db)
+    assert slot_now(db).desired == "unloaded"
+    _cancel(db, accepted.job_ids[0])
+    assert slot_now(db).desired == "loaded"
+
+
+def test_a_cancelled_check_says_nothing_about_what_is_wanted(db: Database) -> None:
+    make_model(db, "m")
+    make_slot(db, "chat", "m", desired="loaded")
+    with db.write() as tx:
+        accepted = request_check(tx, slot_now(db), Wish(JobKind.VALIDATE), OPERATOR)
+    _cancel(db, accepted.job_ids[0])
+    assert slot_now(db).desired == "loaded"

@@ -238,3 +238,25 @@ def test_the_deadline_is_read_again_with_the_claim(db: Database) -> None:
     with db.write() as tx:
         mark_load_sent(tx, held, SENDING)
         assert claims.renewed(tx, held).job.deadline_ms is not None
+
+
+def test_only_waiting_for_an_engine_or_its_requests_starts_the_waiting_time(db: Database) -> None:
+    """A lane that is taken, or a worker's end, must not use up `engine_wait_s`; nor the last try's."""
+    make_slots(db, "chat")
+    ask_load(db)
+    held = skip_to_load(db)
+    for outcome in (Outcome.DEFERRED, Outcome.INTERRUPTED):
+        with db.write() as tx:
+            claims.put_back(tx, held, outcome)
+        assert job(db, held.job.id).deferred_ms is None
+        held = claim_next(db)
+    with db.write() as tx:
+        claims.wait_on(tx, held, Outcome.DEFERRED, after_s=0)
+    since = job(db, held.job.id)
+    assert (since.deferred_boot, since.deferred_ms is None) == (boot_id(), False)
+    held = claim_next(db)
+    with db.write() as tx:
+        claims.wait_on(tx, held, Outcome.DEFERRED, after_s=0)
+    assert job(db, held.job.id).deferred_ms == since.deferred_ms, "the first time counts"
+    mark_sent(db, claim_next(db))
+    assert job(db, held.job.id).deferred_ms is None

@@ -1,5 +1,8 @@
 """A load against a real server: sent once, validated before, and what it may cost others."""
 
+import pytest
+
+from hal0 import points
 from hal0.db import Database
 from hal0.jobs.ledger.intake import Wish, machine_load
 from hal0.settings import Settings
@@ -7,6 +10,7 @@ from hal0.states import JobKind, SlotState
 from tests.fakes.lemond import Lemond
 from tests.ledger import (
     RESTORE,
+    eventually,
     has_failed_key,
     history,
     job,
@@ -169,7 +173,7 @@ def test_a_machines_load_that_an_operator_took_over_may_evict(
     with db.write() as tx:
         machine_load(tx, slot, Wish(JobKind.LOAD, slot.wanted_model_id, slot.options), RESTORE)
     held = worker.work_up_to(JobKind.LOAD)
-    assert ask_load(db, "two").job_ids == (held.job.id,)
+    assert held.job.id in ask_load(db, "two").job_ids
     worker.run(held)
     assert slot_now(db, "two").state is SlotState.READY
 
@@ -183,3 +187,61 @@ def test_a_success_that_health_does_not_confirm_is_a_failure(
     worker.work()
     assert _code(db, accepted.job_ids[-1]) == "engine.bad_answer"
     assert slot_now(db).state is SlotState.ERROR
+
+
+def test_a_file_replaced_after_the_mark_is_not_loaded(
+    db: Database, settings: Settings, lemond: Lemond, worker: Worker
+) -> None:
+    """B12: the commit of the mark may have waited long for the database."""
+    equip(db, "chat")
+    accepted = ask_load(db)
+    held = worker.work_up_to(JobKind.LOAD)
+    points.arm("load.marked:sleep=1")
+    with worker.running(held):
+        eventually(lambda: slot_now(db).state is SlotState.WARMING)
+        new = write_tiny_gguf(settings.models / "new.gguf", seed=9)
+        new.rename(settings.models / "m-chat.gguf")
+    assert _code(db, accepted.job_ids[-1]) == "preload.file_changed"
+    assert history(db)[-1] == "warming>error job_failed"
+    assert lemond.calls("/v1/load") == []
+    assert (the_lanes(db), has_failed_key(db)) == ([], False)
+    assert slot_now(db).engine_model is None
+
+
+@pytest.mark.parametrize("is_registered", [False, True])
+def test_a_projector_that_nobody_registered_is_not_opened(
+    db: Database, settings: Settings, lemond: Lemond, worker: Worker, is_registered: bool
+) -> None:
+    """B5: the engine would open a file that was never checked."""
+    equip(db, "chat")
+    main = settings.models / "m-chat.gguf"
+    other = main if is_registered else write_tiny_gguf(settings.models / "mmproj.gguf", seed=5)
+    lemond.script(models={"m-chat": {"others": {"mmproj": str(other)}}})
+    accepted = ask_load(db)
+    worker.work()
+    if is_registered:
+        assert outcomes(db, accepted.job_ids)[-1] == "done"
+        return
+    assert _code(db, accepted.job_ids[1]) == "preload.engine_file_differs"
+    assert str(other) in str(job(db, accepted.job_ids[1]).error)
+    assert lemond.calls("/v1/load") == []
+
+
+def test_a_machines_load_waits_while_the_engine_does_not_say_what_it_has(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """restore_needs_room: a list that is missing is unknown, not empty."""
+    lemond.script(max_loaded_models=1)
+    equip(db, "one", "two", desired="loaded")
+    ask_load(db, "one")
+    worker.work()
+    slot = slot_now(db, "two")
+    with db.write() as tx:
+        machine_load(tx, slot, Wish(JobKind.LOAD, slot.wanted_model_id, slot.options), RESTORE)
+    held = worker.work_up_to(JobKind.LOAD)
+    lemond.script(health="no_list")
+    worker.run(held)
+    now = job(db, held.job.id)
+    assert (now.state, now.outcome) == ("queued", "deferred")
+    assert lemond.state()["loaded"] == ["m-one"]
+    assert loads(lemond) == ["m-one"]

@@ -128,3 +128,27 @@ def test_a_process_that_must_exit_leaves_what_it_cannot_write_to_rescue(
         worker.run(held)
     assert job(db, held.job.id) == held.job
     assert try_claim(db) is None
+
+
+def test_a_job_whose_end_could_not_be_written_goes_back(db: Database, worker: Worker) -> None:
+    """D11: its thread has gone on to other jobs, its row says running for ever."""
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    with db.write() as tx:
+        tx.exec_driver_sql(
+            "CREATE TRIGGER refuse_all BEFORE INSERT ON job_attempts "
+            "BEGIN SELECT RAISE(ABORT, 'not now'); END"
+        )
+    worker.run(held)
+    with db.write() as tx:
+        tx.exec_driver_sql("DROP TRIGGER refuse_all")
+    assert job(db, held.job.id) == held.job
+    watch = Watch()
+    with freezegun.freeze_time() as frozen:
+        look_after(worker.ctx, watch, bodies_beat=True)
+        assert _pull(db)[0] == "running"
+        frozen.tick(6)
+        look_after(worker.ctx, watch, bodies_beat=True)
+    assert _pull(db) == ("queued", "interrupted", 0)
+    assert worker.claim().job.attempt == 2

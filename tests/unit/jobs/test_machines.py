@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from hal0.db import Database
-from hal0.jobs.ledger.intake import Accepted, By, Wish, add_chain, machine_load
-from hal0.jobs.ledger.rows import Chain, chain_by_id
+from hal0.jobs.ledger.intake import Accepted, Wish, add_chain, machine_load
+from hal0.jobs.ledger.rows import By, Chain, chain_by_id
 from hal0.states import JobKind, Origin, Outcome, SlotState
 from tests.ledger import (
     IDLE,

@@ -13,10 +13,11 @@ from hal0.db import Database
 from hal0.errors import ClaimLost
 from hal0.jobs.ledger import claims
 from hal0.jobs.ledger.lane import Sending
-from hal0.jobs.owners import living_rows
+from hal0.jobs.owners import living_rows, note_end
 from hal0.jobs.rescue import (
     Watch,
     beat,
+    leave,
     recover_unowned,
     rescue_dead,
     rescue_silent,
@@ -246,3 +247,32 @@ def test_a_claim_of_another_boot_is_put_back(db: Database, worker: Worker) -> No
     claim_next(db, earlier)
     assert rescue_dead(worker.ctx) == 1
     assert _pull(db) == ("queued", "interrupted", 1)
+
+
+def test_a_job_whose_owner_has_ended_by_its_row_is_put_back(
+    db: Database, worker: Worker, make_worker: Callable[..., Worker]
+) -> None:
+    """Its exit came between: the row says ended, its job says running."""
+    make_slots(db, "chat")
+    ask_load(db)
+    gone = make_worker()
+    gone.claim()
+    with db.write() as tx:
+        note_end(tx, gone.id)
+    assert rescue_dead(worker.ctx) == 1
+    assert _pull(db) == ("queued", "interrupted", 1)
+    assert rescue_dead(worker.ctx) == 0
+
+
+def test_an_owner_that_ends_in_good_order_puts_back_what_it_runs(
+    db: Database, worker: Worker
+) -> None:
+    """It is no crash of the job."""
+    make_slots(db, "chat")
+    ask_load(db)
+    worker.claim()
+    with db.write() as tx:
+        leave(tx, worker.id)
+    assert _pull(db) == ("queued", "interrupted", 0)
+    with db.read() as tx:
+        assert living_rows(tx) == []

@@ -248,3 +248,31 @@ def test_what_a_failed_load_cost_is_not_taken_for_an_operators_act(
     settle.settle_all(worker.ctx)
     reconcile(worker.ctx)
     assert slot_now(db, "good").desired == "loaded"
+
+
+def test_a_late_answer_is_remembered_though_health_fails_just_then(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """The engine owes nothing more: the lane need not be held until its settle time."""
+    equip(db, "chat")
+    _time_out(db, lemond, worker)
+    lemond.script(health="refuse", models={"m-chat": {"load": "ok", "load_fail": "no"}})
+    eventually(lambda: [lane.is_answered for lane in the_lanes(db)] == [1])
+    assert not _settle(worker), "what the load has cost cannot be told yet"
+    lemond.script(health="ok")
+    assert _settle(worker)
+
+
+def test_an_answer_in_time_is_remembered_though_health_fails_just_then(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    equip(db, "chat")
+    lemond.script(models={"m-chat": {"load_delay_s": 0.5, "load_fail": "no"}})
+    ask_load(db)
+    with worker.running(worker.work_up_to(JobKind.LOAD)):
+        eventually(lambda: lemond.state()["loading"])
+        lemond.script(health="refuse")
+    assert slot_now(db).state is SlotState.ERROR
+    assert [lane.is_answered for lane in the_lanes(db)] == [1]
+    lemond.script(health="ok")
+    assert _settle(worker)

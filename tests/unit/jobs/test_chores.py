@@ -1,0 +1,59 @@
+"""The periodic work of a worker: an engine that does not answer holds up one thread of it, not all."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from huey import Huey
+
+from hal0.clock import monotonic_ms
+from hal0.db import Database
+from hal0.states import JobKind
+from tests.fakes.lemond import Lemond
+from tests.ledger import LIMIT_S, eventually, the_lanes
+from tests.rows import ask_load
+from tests.worker import Worker, equip
+from workers.tasks import make_huey
+
+MakeWorker = Callable[..., Worker]
+SHORT_MS = 1500
+
+
+def _due(huey: Huey) -> dict[str, threading.Thread]:
+    """Return a thread for each periodic task, not begun."""
+    tasks = huey.read_periodic(datetime.now(UTC))
+    return {task.name: threading.Thread(target=task.execute, daemon=True) for task in tasks}
+
+
+@contextmanager
+def _told_to_stop(worker: Worker, thread: threading.Thread) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        worker.ctx.stopping.set()
+        thread.join(LIMIT_S)
+
+
+def test_a_health_that_hangs_holds_up_one_chore_and_the_next_passes(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(load_timeout_s=0.4)
+    equip(db, "chat")
+    lemond.script(models={"m-chat": {"load": "hang"}})
+    ask_load(db)
+    worker.run(worker.work_up_to(JobKind.LOAD))
+    assert the_lanes(db), "there is something to settle"
+    lemond.script(health="hang")
+    seen = len(lemond.calls("/v1/health"))
+    chores = _due(make_huey(worker.ctx))
+    assert sorted(chores) == ["reconcile", "settle"]
+    chores["settle"].start()
+    with _told_to_stop(worker, chores["settle"]):
+        eventually(lambda: len(lemond.calls("/v1/health")) > seen)
+        begun_ms = monotonic_ms()
+        chores["reconcile"].start()
+        chores["reconcile"].join(SHORT_MS / 1000)
+        assert monotonic_ms() - begun_ms < SHORT_MS, "it waits for the engine too"
+        assert chores["settle"].is_alive()
+    assert not chores["settle"].is_alive(), "a process that must exit waits for no engine"

@@ -34,7 +34,7 @@ from hal0.jobs.settle import watch_late_unload
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot
 from hal0.slots.transitions import move
-from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
+from hal0.states import Cause, Desired, JobKind, Origin, Outcome, SlotState
 from hal0.tables import slots
 
 QUICK_S: Final = 5.0
@@ -78,7 +78,7 @@ def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> str 
             cause = Cause.FORCED
         slot = move(tx, slot, SlotState.UNLOADING, cause, held.act)
         if chain.origin is Origin.IDLE:
-            tx.execute(update(slots).where(slots.c.id == slot.id).values(desired="unloaded"))
+            tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
     elif slot.state is SlotState.ERROR and chain.goal is JobKind.UNLOAD and not slot.engine_model:
         _clear_error(tx, held, slot)
         return None

@@ -416,3 +416,28 @@ def test_three_loads_wait_for_a_lane_that_hangs_and_none_of_them_times_out(
         "m3",
     ]
     assert sorted(lemond.state()["loaded"]) == ["m1", "m2", "m3"]
+
+
+def test_an_engine_whose_health_hangs_holds_up_no_work_of_others(
+    tmp_path: Path, lemond: Lemond
+) -> None:
+    """Each second there is something to settle, for which the engine must be asked."""
+    with House(tmp_path, lemond.url, HAL0_WORKER_THREADS="2") as house:
+        house.start_api()
+        worker = house.start_worker()
+        for seed, name in enumerate(("m1", "m2")):
+            house.add_model(name, seed=seed)
+        house.add_slot("one", "m1", load_timeout_s=1)
+        house.add_slot("two", "m2")
+        lemond.script(models={"m1": {"load": "hang"}})
+        house.load("one")
+        house.wait_until("error", "one")
+        lemond.script(health="hang")
+        seen = len(lemond.calls("/v1/health"))
+        house.wait_for(lambda: len(lemond.calls("/v1/health")) > seen)
+        time.sleep(2.5)  # as many turns of the periodic work as there are threads
+        pull = house.post("/api/v1/slots/two/pull")["jobs"][0]
+        house.wait_for(lambda: state_of(house, pull) == "succeeded", limit_s=4)
+        begun = time.monotonic()
+        assert house.stop(worker) == 0
+        assert time.monotonic() - begun < 8, "a process that must exit waits for no engine"

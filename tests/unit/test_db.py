@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import Connection, exc, text
 
 from hal0 import errors
-from hal0.db import Database, open_database, prepare_home, revision
+from hal0.db import Database, database_errors, open_database, prepare_home, revision
 from hal0.settings import Settings
 from hal0.tables import REVISION
 
@@ -131,6 +131,28 @@ def test_a_full_database_is_full_and_says_when_to_come_again(db: Database) -> No
     with pytest.raises(errors.DatabaseFull) as caught:
         write()
     assert caught.value.code == "db.full"
+    assert caught.value.retry_after_s
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_IOERR_FSYNC,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_PERM,
+    ],
+)
+def test_a_file_that_cannot_be_written_now_is_unwritable_and_says_when_to_come_again(
+    code: int,
+) -> None:
+    """Who has a result to write keeps it and tries again."""
+    refusal = sqlite3.OperationalError("disk I/O error")
+    refusal.sqlite_errorcode = code
+    with pytest.raises(errors.DatabaseUnwritable) as caught, database_errors():
+        raise refusal
+    assert (caught.value.code, caught.value.status) == ("db.unwritable", 503)
     assert caught.value.retry_after_s
 
 

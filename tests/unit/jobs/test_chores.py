@@ -1,13 +1,12 @@
-"""The periodic work of a worker: an engine that does not answer holds up one thread of it, not all."""
+"""Periodic work: an engine that does not answer holds up one thread of a worker, not all."""
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from huey import Huey
 
-from hal0.clock import monotonic_ms
+from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
 from hal0.states import JobKind
 from tests.fakes.lemond import Lemond
@@ -22,7 +21,7 @@ SHORT_MS = 1500
 
 def _due(huey: Huey) -> dict[str, threading.Thread]:
     """Return a thread for each periodic task, not begun."""
-    tasks = huey.read_periodic(datetime.now(UTC))
+    tasks = huey.read_periodic(utc_now())
     return {task.name: threading.Thread(target=task.execute, daemon=True) for task in tasks}
 
 

@@ -241,7 +241,7 @@ def test_the_deadline_is_read_again_with_the_claim(db: Database) -> None:
 
 
 def test_only_waiting_for_an_engine_or_its_requests_starts_the_waiting_time(db: Database) -> None:
-    """A lane that is taken, or a worker's end, must not use up `engine_wait_s`; nor the last try's."""
+    """A lane that is taken, or a worker's end, must not use up `engine_wait_s`."""
     make_slots(db, "chat")
     ask_load(db)
     held = skip_to_load(db)

@@ -1,4 +1,4 @@
-"""An owner that lives and does not do its work: when it is killed, and when it is left alone (D12)."""
+"""An owner that lives and does not do its work: killed, or left alone (D12)."""
 
 import subprocess
 from collections.abc import Callable, Iterator

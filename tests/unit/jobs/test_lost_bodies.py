@@ -20,8 +20,10 @@ from hal0.jobs.rescue import (
     rescue_bodiless,
 )
 from hal0.settings import Settings
+from hal0.states import Outcome
 from hal0.tables import job_beats
 from tests.ledger import (
+    LIMIT_S,
     job,
     make_slots,
     never,
@@ -152,3 +154,24 @@ def test_a_job_whose_end_could_not_be_written_goes_back(db: Database, worker: Wo
         look_after(worker.ctx, watch, bodies_beat=True)
     assert _pull(db) == ("queued", "interrupted", 0)
     assert worker.claim().job.attempt == 2
+
+
+def test_a_result_is_kept_while_the_database_is_unreachable(
+    db: Database, settings: Settings, worker: Worker
+) -> None:
+    """D11: its disk is away for a moment; nobody calls the job failed for it."""
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    thread = threading.Thread(
+        target=worker.ctx.commit, args=(lambda tx: claims.finish(tx, held, Outcome.SKIPPED),)
+    )
+    away = settings.home.rename(settings.home.with_name("away"))
+    try:
+        thread.start()
+        never(lambda: not thread.is_alive(), for_s=0.5)
+    finally:
+        away.rename(settings.home)
+        thread.join(LIMIT_S)
+    assert not thread.is_alive()
+    assert outcomes(db, (held.job.id,)) == ["skipped"]

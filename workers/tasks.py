@@ -47,8 +47,9 @@ def make_huey(ctx: Context) -> Huey:
 
     huey.storage.attach(ctx, to_message)
     one_chore = Lock()
-    _periodic(huey, "settle", ctx, one_chore, lambda: settle.settle_all(ctx))
+    # In this order: a reconcile that is not due passes at once, a settling may wait for health.
     _periodic(huey, "reconcile", ctx, one_chore, lambda: _reconcile_if_due(ctx))
+    _periodic(huey, "settle", ctx, one_chore, lambda: settle.settle_all(ctx))
     return huey
 
 

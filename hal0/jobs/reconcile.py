@@ -135,7 +135,7 @@ def reconcile(ctx: Context) -> int:
         engines = all_engines(tx)
     moved = 0
     for engine in engines:
-        reading = try_health(ctx, engine, timeout_s=30.0)
+        reading = try_health(ctx, engine, timeout_s=10.0)
         if reading is not None and reading.health.models is not None:
             seen = reading
             moved += ctx.commit(lambda tx, seen=seen: reconcile_engine(tx, seen))  # type: ignore[misc]

@@ -9,10 +9,14 @@ else whoever takes it over by compare-and-set. A late arrival is never adopted.
 import concurrent.futures
 import logging
 import threading
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 from sqlalchemy import Connection, select, update
 
 from hal0.clock import boot_id, monotonic_ms
+from hal0.engines.base import LoadedModel
 from hal0.errors import EngineBadAnswer, EngineError, EngineTimeout
 from hal0.jobs.context import Context
 from hal0.jobs.engine_room import Stopping
@@ -36,7 +40,16 @@ from hal0.states import Cause, SlotState
 from hal0.tables import engine_lane, slots
 
 log = logging.getLogger(__name__)
-_one_hand = threading.Lock()
+
+HEALTH_S: Final = 10.0
+"""A health that takes longer is read another time: nobody waits for it here."""
+
+_hands: dict[int, threading.Lock] = {}
+
+
+def _hand_of(engine_id: int) -> threading.Lock:
+    """Return the lock of the one who settles this engine's lane in this process."""
+    return _hands.setdefault(engine_id, threading.Lock())
 
 
 def watch_late_answer(
@@ -101,37 +114,56 @@ def settle_lane(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> bool:
 
     An attempt that still runs settles its own; so does the next one of a job that was put back.
     """
-    with _one_hand:
-        with ctx.db.read() as tx:
-            lane = lane_of(tx, engine.id)
-            if lane is None or (lane.job_id, lane.attempt) != of:
-                return False
-            slot = slot_by_id(tx, lane.slot_id)
-            job = job_by_id(tx, lane.job_id)
-            if job.is_unfinished and job.sent_attempt == lane.attempt:
-                return False
-            names, checkpoint = known_as(tx, job.model_id, slot.engine_model)
-        reading = try_health(ctx, engine, timeout_s=30.0)
-        if reading is None or reading.health.models is None:
+    with _hand_of(engine.id):
+        owed = _owed(ctx, engine, of)
+        reading = None if owed is None else try_health(ctx, engine, HEALTH_S)
+        if owed is None or reading is None or reading.health.models is None:
             return False
-        entry = reading.health.find(names, checkpoint)
-        other = is_another(lane, reading)
-        if not (other or lane.is_answered or entry is not None or _is_over(lane, engine, reading)):
+        entry = reading.health.find(owed.names, owed.checkpoint)
+        other = is_another(owed.lane, reading)
+        if not (other or entry is not None or _is_over(owed.lane, engine, reading)):
             return False
-        late = entry is not None and not other and not slot.is_dispatchable
-        if late and entry is not None:
-            ctx.commit(lambda tx: note_answered(tx, engine.id, *of))  # by what it lists
-            if not _unloaded(ctx, engine, entry.name):
-                return False
-            reading = try_health(ctx, engine, timeout_s=30.0)
-            if reading is None:
-                return False  # what the load cost is not known yet
-        ctx.commit(lambda tx: _let_go(tx, lane, slot, reading, late=late))
+        late = entry if not other and not owed.slot.is_dispatchable else None
+        if late is not None:
+            reading = _without(ctx, engine, owed, late)
+        if reading is None:
+            return False  # what the load cost is not known yet
+        ctx.commit(partial(_let_go, owed=owed, reading=reading, late=late is not None))
     ctx.ring()
     return True
 
 
-def _let_go(tx: Connection, lane: Lane, slot: Slot, reading: Reading | None, *, late: bool) -> None:
+@dataclass(frozen=True, slots=True)
+class _Owed:
+    """A lane whose job is over, and how the engine would list the model of its load."""
+
+    lane: Lane
+    slot: Slot
+    names: frozenset[str]
+    checkpoint: str | None
+
+
+def _owed(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> _Owed | None:
+    with ctx.db.read() as tx:
+        lane = lane_of(tx, engine.id)
+        if lane is None or (lane.job_id, lane.attempt) != of:
+            return None
+        job = job_by_id(tx, lane.job_id)
+        if job.is_unfinished and job.sent_attempt == lane.attempt:
+            return None
+        slot = slot_by_id(tx, lane.slot_id)
+        return _Owed(lane, slot, *known_as(tx, job.model_id, slot.engine_model))
+
+
+def _without(ctx: Context, engine: EngineRow, owed: _Owed, late: LoadedModel) -> Reading | None:
+    """Unload a late arrival; return what the engine lists then, None = not certain yet."""
+    of = (owed.lane.job_id, owed.lane.attempt)
+    ctx.commit(lambda tx: note_answered(tx, engine.id, *of))  # by what it lists
+    return try_health(ctx, engine, HEALTH_S) if _unloaded(ctx, engine, late.name) else None
+
+
+def _let_go(tx: Connection, owed: _Owed, reading: Reading, *, late: bool) -> None:
+    lane, slot = owed.lane, owed.slot
     if not release(tx, lane.engine_id, lane.job_id, lane.attempt):
         return
     if late:
@@ -144,7 +176,12 @@ def _let_go(tx: Connection, lane: Lane, slot: Slot, reading: Reading | None, *, 
 
 
 def _is_over(lane: Lane, engine: EngineRow, reading: Reading) -> bool:
-    """Whether the engine has had its time and works on nothing; unknown counts as work, once."""
+    """Whether the engine has answered, or has had its time and works on nothing.
+
+    What it does not say counts as work, but not for more than its time once more.
+    """
+    if lane.is_answered:
+        return True
     is_idle = all(model.busy is False for model in reading.health.models or ())
     return lane.is_overdue and (
         is_idle or monotonic_ms() >= lane.settle_ms + int(engine.settle_s * 1000)
@@ -172,7 +209,7 @@ def _unloaded(ctx: Context, engine: EngineRow, name: str) -> bool:
 
 def unload_leftover(ctx: Context, held: Claim, engine: EngineRow) -> Reading | None:
     """After a load that failed: unload its model if the engine has it all the same; read health."""
-    reading = try_health(ctx, engine, timeout_s=10.0)
+    reading = try_health(ctx, engine, HEALTH_S)
     if reading is None:
         return None
     with ctx.db.read() as tx:
@@ -181,7 +218,7 @@ def unload_leftover(ctx: Context, held: Claim, engine: EngineRow) -> Reading | N
     entry = reading.health.find(names, checkpoint)
     if entry is None or not _unloaded(ctx, engine, entry.name):
         return reading
-    return try_health(ctx, engine, timeout_s=10.0)
+    return try_health(ctx, engine, HEALTH_S)
 
 
 def settle_unload(ctx: Context, slot_id: int) -> None:
@@ -196,7 +233,7 @@ def settle_unload(ctx: Context, slot_id: int) -> None:
         engine = engine_by_id(tx, slot.engine_id)
     settled = is_unload_overdue(slot)
     if not settled:
-        reading = try_health(ctx, engine, timeout_s=10.0)
+        reading = try_health(ctx, engine, HEALTH_S)
         settled = reading is not None and reading.is_of_another_process(slot.unload_process)
     if settled:
         ctx.commit(lambda tx: clear_unload_mark(tx, slot.id, job.id, slot.unload_attempt or 0))
@@ -213,9 +250,11 @@ def watch_late_unload(ctx: Context, held: Claim, answer: "concurrent.futures.Fut
         slot = slot_by_id(tx, held.job.slot_id)
         if not clear_unload_mark(tx, slot.id, held.job.id, held.job.attempt):
             return
-        if slot.state is SlotState.ERROR and not unfinished_jobs(tx, slot.id):
+        if slot.state is not SlotState.ERROR or unfinished_jobs(tx, slot.id):
+            return
+        forget_held(tx, slot.id)
+        if (slot.error or {}).get("job_id") == held.job.id:  # a newer error stays
             move(tx, slot, SlotState.OFFLINE, Cause.UNLOAD_CONFIRMED, held.act)
-            forget_held(tx, slot.id)
 
     def settle() -> None:
         if ctx.stopping.is_set() or answer.cancelled() or answer.exception() is not None:

@@ -31,7 +31,7 @@ QUICK = {
     "HAL0_LOAD_TIMEOUT_S": "20",
     "HAL0_UNLOAD_TIMEOUT_S": "10",
     "HAL0_ENGINE_WAIT_S": "20",
-    "HAL0_ENGINE_SETTLE_S": "2",
+    "HAL0_ENGINE_SETTLE_S": "60",
     "HAL0_BEAT_S": "0.5",
     "HAL0_SILENCE_S": "3",
 }

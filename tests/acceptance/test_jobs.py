@@ -183,7 +183,7 @@ def test_a_slot_in_error_is_emptied_also_when_the_engine_knows_nothing_of_it(
     tmp_path: Path, lemond: Lemond
 ) -> None:
     lemond.script(models={"tiny": {"load": "hang"}})
-    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="1") as house:
+    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="1", HAL0_ENGINE_SETTLE_S="2") as house:
         house.start_api()
         house.start_worker()
         house.add_model()

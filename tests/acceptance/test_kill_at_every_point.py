@@ -86,7 +86,7 @@ def test_killed_between_mark_and_send_no_machine_sends_it_and_an_operator_may(
     tmp_path: Path, lemond: Lemond
 ) -> None:
     """The mark says sent, the engine never got it: only the deadline can tell."""
-    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="3") as house:
+    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="3", HAL0_ENGINE_SETTLE_S="4") as house:
         house.start_api()
         house.add_model()
         house.add_slot()

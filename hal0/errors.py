@@ -161,7 +161,7 @@ class SlotExists(Conflict):
 
 
 class SlotBusy(Conflict):
-    """The slot has unfinished jobs."""
+    """The slot is in use: it has unfinished jobs, or holds a model that must be unloaded first."""
 
     code = "slot.busy"
 
@@ -215,7 +215,7 @@ class JobSuperseded(Conflict):
 
 
 class JobNotFailed(Conflict):
-    """Only a failed or cancelled job can be retried."""
+    """Only a failed job can be retried; what was cancelled is asked for anew."""
 
     code = "job.not_failed"
 

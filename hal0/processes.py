@@ -20,6 +20,16 @@ def start_ticks(pid: int) -> int | None:
     return None if state in {"Z", "X"} else int(fields[18])
 
 
+def is_stopped(pid: int, start: int) -> bool:
+    """Tell whether exactly this process lies stopped, by SIGSTOP or a debugger."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+        state = stat.rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in {"T", "t"} and start_ticks(pid) == start
+
+
 def kill_exactly(pid: int, start: int) -> bool:
     """SIGKILL this process and no successor of its pid; tell whether it was there.
 

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
         30.0, gt=0, description="seconds without a beat until a job is silent"
     )
     crash_limit: int = Field(3, ge=1, description="deaths of workers in a row until a job fails")
-    reconcile_s: Seconds = Field(30.0, gt=0, description="seconds between two reconciles")
+    reconcile_s: Seconds = Field(10.0, gt=0, description="seconds between two reconciles")
     busy_timeout_s: Seconds = Field(5.0, description="seconds a writer waits for the database")
     point: str | None = Field(None, description="crash point of tests: <name>:<kill|stop|sleep>")
 

@@ -5,6 +5,7 @@ needs a few of them, from the same places in the same order: environment, `hal0.
 """
 
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,9 +45,11 @@ def whereabouts() -> Whereabouts:
         value = os.environ.get(f"{PREFIX}{name.upper()}", file.get(name))
         return None if value is None else str(value)
 
-    token_file = setting("token_file")
+    token_file, bind = setting("token_file"), setting("bind") or DEFAULT_BIND
+    if not re.fullmatch(r".+:\d{1,5}", bind):
+        raise SettingsError(f"HAL0_BIND={bind} is not address:port, as in {DEFAULT_BIND}")
     return Whereabouts(
-        setting("url") or f"http://{setting('bind') or DEFAULT_BIND}",
+        setting("url") or f"http://{bind}",
         Path(token_file) if token_file else None,
         Path(setting("models_dir") or home() / "models"),
     )

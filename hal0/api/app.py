@@ -1,6 +1,7 @@
 """The web process put together: settings and database in, one ASGI application out."""
 
 import signal
+import socket
 from types import FrameType
 
 import uvicorn
@@ -57,6 +58,24 @@ def loopback_address(bind: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
+def listen(bind: str) -> socket.socket:
+    """Listen at HAL0_BIND; raises SettingsError when it cannot be had."""
+    host, port = loopback_address(bind)
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise SettingsError(
+            f"HAL0_BIND={bind}: cannot listen there: {exc.strerror}; stop what does, or set "
+            "HAL0_BIND to another port",
+            evidence={"bind": bind},
+        ) from exc
+    return listener
+
+
 def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code of the process.
 
@@ -64,13 +83,11 @@ def serve(settings: Settings) -> int:
     """
     logs.set_up(settings.log_level)
     points.arm(settings.point)
-    host, port = loopback_address(settings.bind)
+    listener = listen(settings.bind)
     db = open_database(settings)
     first_act(db, LOCAL_ACTOR)
     config = uvicorn.Config(
         create_app(settings, db),
-        host=host,
-        port=port,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -80,9 +97,10 @@ def serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stopped)
     try:
-        server.run()
+        server.run(sockets=[listener])
     finally:
         db.close()
+        listener.close()
     return 0 if server.started else 1
 
 

@@ -23,6 +23,7 @@ async def meta(request: Request) -> Response:
         {
             "version": __version__,
             "schema_revision": REVISION,
+            "home": str(exchange.settings_of(request).home),
             "states": list(SlotState),
             "edges": [{"from": e.source, "to": e.to, "cause": e.cause} for e in edges],
             "causes": list(Cause),

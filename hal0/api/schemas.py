@@ -9,7 +9,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    model_validator,
+)
 
 from hal0.engines.options import LoadOptions
 from hal0.errors import Hal0Error
@@ -22,6 +31,7 @@ MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 100
 MAX_BYTES: Final = 2**63 - 1
 YEAR_S: Final = 366 * 86400.0
+HTTP_URL: Final = TypeAdapter(AnyHttpUrl)
 
 
 def _field(check: Callable[[Any], str]) -> AfterValidator:
@@ -37,8 +47,11 @@ def _field(check: Callable[[Any], str]) -> AfterValidator:
 
 
 def _http_url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
-        raise ValueError("takes http(s)://host[:port], without credentials or query")
+    """Read it as pydantic does, which knows ports and host names; keep it as it was given."""
+    if not re.fullmatch(r"https?://[^\s/?#@]{1,255}/?", value):
+        raise ValueError("takes http(s)://host[:port], without credentials, path or query")
+    if HTTP_URL.validate_python(value).port == 0:
+        raise ValueError("takes a port from 1 to 65535")
     return value.rstrip("/")
 
 
@@ -53,11 +66,11 @@ def _instant_or_id(value: str) -> datetime | int:
         return int(value)
     try:
         at = datetime.fromisoformat(value)
-    except ValueError as exc:
+        if at.tzinfo is not None:
+            return at.astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         raise ValueError("takes an RFC 3339 time such as 2026-01-31T12:00:00Z, or an id") from exc
-    if at.tzinfo is None:
-        raise ValueError("takes a time with its zone, such as 2026-01-31T12:00:00Z")
-    return at.astimezone(UTC)
+    raise ValueError("takes a time with its zone, such as 2026-01-31T12:00:00Z")
 
 
 SlotName = Annotated[str, _field(check_name)]
@@ -211,7 +224,7 @@ class ModelCreate(Body):
             raise ValueError("size_bytes and sha256 belong to each of the files")
         roles = [file.role for file in self.in_order]
         mains, shards = roles.count("main"), roles.count("shard")
-        if mains > 1 or mains + shards == 0 or roles.count("mmproj") > 1:
+        if mains > 1 or (mains > 0) == (shards > 0) or roles.count("mmproj") > 1:
             raise ValueError("a model has one main file or its shards, and at most one mmproj")
         if len(roles) > 1 and any(file.source is None for file in self.files):
             raise ValueError("where a model has several files, each needs its source")

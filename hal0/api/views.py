@@ -1,6 +1,6 @@
 """How things look as JSON: ids are integers, times RFC 3339 in UTC with `Z`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,19 @@ def slot_json(seen: SlotOverview, job_id: int | None) -> Json:
         "in_flight": seen.in_flight,
         "job_id": job_id,
         "error": problem_of(slot.error),
-        "warnings": [],
+        "warnings": list(_warnings(seen)),
         "version": slot.version,
     }
+
+
+def _warnings(seen: SlotOverview) -> Iterator[str]:
+    """Say what a glance at the state would not: a wish that did not come true."""
+    slot = seen.slot
+    if slot.is_dispatchable and slot.wanted_model_id not in (None, slot.model_id):
+        yield (
+            f"holds {seen.model}, {seen.wanted_model} is wanted: its last load did not succeed or "
+            "is not done; see the jobs of this slot"
+        )
 
 
 def job_json(detail: JobDetail) -> Json:

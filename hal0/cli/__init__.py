@@ -55,12 +55,12 @@ class LazyGroup(click.Group):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="hal0 %(version)s")
 def hal0() -> None:
-    r"""Keep the slots of a local model server in order.
+    """Keep the slots of a local model server in order.
 
     \b
     Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 not allowed, 5 conflict,
     6 --wait ran out (the job goes on), 7 engine or API down, 130 interrupted.
-    """
+    """  # noqa: D301  (click wants the character itself)
 
 
 def main(args: Sequence[str] | None = None) -> int:

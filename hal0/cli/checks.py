@@ -2,7 +2,6 @@
 
 import asyncio
 import ctypes.util
-import os
 import platform
 import sqlite3
 import subprocess
@@ -13,16 +12,19 @@ from typing import Final
 
 from hal0.cli.findings import Finding
 from hal0.clock import boot_id
-from hal0.db import database_errors, open_database, revision
+from hal0.db import database_errors, open_database, prepare_home, revision
 from hal0.engines.connect import connect
-from hal0.errors import EngineError, EngineTimeout, Hal0Error
+from hal0.errors import EngineError, EngineTimeout, Hal0Error, SettingsError
 from hal0.jobs.owners import is_alive, living_rows
+from hal0.processes import is_stopped
 from hal0.registry.roster import EngineRow, all_engines
 from hal0.settings import Settings
+from hal0.slots.queries import slots_of_engine
 from hal0.tables import REVISION
 
 OLDEST_PYTHON: Final = (3, 11)
 IMPORT_S: Final = 60
+ENGINE_S: Final = 5.0
 
 
 def python() -> Finding:
@@ -72,13 +74,11 @@ def embedded_engine() -> Iterator[Finding]:
 
 def home(settings: Settings) -> Finding:
     """Look whether the home can be written."""
-    place = settings.home
-    there = next(one for one in (place, *place.parents) if one.exists())
-    if os.access(there, os.W_OK | os.X_OK):
-        return Finding("home", "ok", f"{place} can be {'written' if there == place else 'made'}")
-    return Finding(
-        "home", "wrong", f"{there} cannot be written", "set HAL0_HOME to a folder of yours"
-    )
+    try:
+        prepare_home(settings)
+    except SettingsError as exc:
+        return Finding("home", "wrong", exc.detail)
+    return Finding("home", "ok", f"{settings.home} can be written")
 
 
 def database(settings: Settings) -> Iterator[Finding]:
@@ -116,7 +116,11 @@ def workers(settings: Settings) -> Iterator[Finding]:
         db.close()
     living = [row for row in rows if is_alive(row, settings.run)]
     for row in living:
-        yield Finding("worker", "ok", f"process {row.pid} runs")
+        if is_stopped(row.pid, row.pid_start):
+            to_do = f"let it go on (kill -CONT {row.pid}) or end it (kill -KILL {row.pid})"
+            yield Finding("worker", "wrong", f"process {row.pid} lies stopped", to_do)
+        else:
+            yield Finding("worker", "ok", f"process {row.pid} runs")
     for row in rows:
         if row not in living:
             when = "before the last boot" if row.boot_id != boot_id() else "without a word"
@@ -134,26 +138,35 @@ def engines(settings: Settings) -> Iterator[Finding]:
     db = open_database(settings)
     try:
         with db.read() as tx:
-            rows = all_engines(tx)
+            held = [
+                (row, sum(slot.is_dispatchable for slot in slots_of_engine(tx, row.id)))
+                for row in all_engines(tx)
+            ]
     finally:
         db.close()
-    for row in rows:
-        yield asyncio.run(_engine(row))
+    for row, slots in held:
+        yield asyncio.run(_engine(row, slots))
 
 
-async def _engine(row: EngineRow) -> Finding:
+async def _engine(row: EngineRow, slots: int) -> Finding:
+    """Ask one engine, which `slots` slots say they have a model of."""
     name = f"engine {row.name}"
     try:
         engine = connect(row.kind, row.url, row.key_path)
         try:
-            health = await engine.health()
+            async with asyncio.timeout(ENGINE_S):
+                health = await engine.health()
         finally:
             await engine.close()
-    except EngineTimeout as exc:
-        return Finding(name, "unknown", exc.detail, "it may be busy; ask again")
+    except (EngineTimeout, TimeoutError):
+        detail = f"does not answer at {row.url} within {ENGINE_S:g} s"
+        return Finding(name, "unknown", detail, "it may be busy; ask again")
     except EngineError as exc:
         return Finding(name, "wrong", exc.detail, f"start it at {row.url}, or `hal0 up`")
     except Hal0Error as exc:
         return Finding(name, "wrong", exc.detail)
     loaded = "an unknown number of" if health.models is None else len(health.models)
+    if health.models is not None and len(health.models) < slots:
+        detail = f"has {loaded} models, {slots} slots say that theirs is loaded"
+        return Finding(name, "note", detail, "the next reconcile mends it; see `hal0 audit`")
     return Finding(name, "ok", f"answers at {row.url} with {loaded} models")

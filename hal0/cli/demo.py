@@ -34,6 +34,8 @@ UNFINISHED: Final = ("queued", "running")
 def demo(model_path: Path | None, keep: bool) -> int:
     """Load a real model, refuse a corrupt one, survive a killed worker; show the audit."""
     model = model_path or packaged_model()
+    if not model.is_file():
+        raise Failure(f"{model} is no file", Exit.NOT_FOUND)
     home = Path(tempfile.mkdtemp(prefix="hal0-demo-"))
     began = time.monotonic()
     try:

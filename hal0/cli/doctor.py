@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Final
 
 import click
 
-from hal0.cli.client import Api, ApiDown, Refused
+from hal0.cli.client import Api, ApiDown, Refused, path_of
 from hal0.cli.exits import Exit
 from hal0.cli.findings import Finding, Verdict
 from hal0.cli.show import emit, json_option
-from hal0.where import whereabouts
+from hal0.where import home, whereabouts
 
 SIGNS: Final = {"ok": "ok     ", "note": "note   ", "wrong": "WRONG  ", "unknown": "unknown"}
 
@@ -70,4 +71,8 @@ def api() -> Finding:
         return Finding("api", verdict, exc.text, "start `hal0 up`, or set HAL0_URL to where it is")
     except Refused as exc:
         return Finding("api", "wrong", exc.text, "restart it")
+    serves = Api(url).get(path_of("meta"))["home"]
+    if Path(serves) != home():
+        to_do = "set HAL0_BIND to a port of this home, or HAL0_HOME to that one"
+        return Finding("api", "wrong", f"what answers at {url} serves {serves}", to_do)
     return Finding("api", "ok", f"hal0 {ready.get('version')} answers at {url}")

@@ -34,10 +34,11 @@ class Lines:
         click.echo(text, err=True)
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Print the text if it is new."""
-        if text != self._last:
-            self._last = text
-            click.echo(text, err=True)
+        """Print the text if it is new, or a tenth more of it is done."""
+        said = f"{text} ({done * 10 // total * 10} %)" if total else text
+        if said != self._last:
+            self._last = said
+            click.echo(said, err=True)
 
 
 class Bar:

@@ -101,6 +101,8 @@ class Children:
             if time.monotonic() >= until:
                 raise DidNotStart(f"{name} does not answer at {child.program.ready_url}")
             time.sleep(LOOK_EVERY_S)
+        if (code := child.process.poll()) is not None:  # then another process answered
+            raise DidNotStart(f"{name} ended with {code} before it was ready")
 
     def signal(self, name: str, number: int) -> None:
         """Send a signal to a child that runs."""

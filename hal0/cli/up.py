@@ -2,6 +2,7 @@
 
 import fcntl
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ def up() -> int:
     logs.set_up(settings.log_level)
     prepare_home(settings)
     with only_one(settings):
+        ensure_free(settings)
         open_database(settings, upgrade=True).close()
         return keep(settings)
 
@@ -44,6 +46,25 @@ def programs(settings: Settings) -> list[Program]:
         return [api, worker]
     engine = Program("engine", (*python, "hal0.embedded"), f"{settings.default_engine_url}/live")
     return [engine, api, worker]
+
+
+def ensure_free(settings: Settings) -> None:
+    """Raise Failure when another process listens where a child is to."""
+    binds = {"HAL0_BIND": settings.bind}
+    if settings.engine_url is None:
+        binds["HAL0_ENGINE_BIND"] = settings.engine_bind
+    for name, bind in binds.items():
+        host, _, port = bind.rpartition(":")
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host.strip("[]"), int(port)))
+            except OSError as exc:
+                raise Failure(
+                    f"{name}={bind}: cannot listen there: {exc.strerror}; stop what does, or set "
+                    f"{name} to another port",
+                    Exit.CONFLICT,
+                ) from exc
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Which adapter serves which kind of engine."""
 
+import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -7,6 +9,7 @@ from hal0.engines.base import Engine
 from hal0.engines.lemonade import LemonadeEngine
 from hal0.errors import EngineUnauthorized, SettingsError
 
+MAX_KEY_BYTES: Final = 4096
 KINDS: Final = ("embedded", "lemonade")
 """Both speak Lemonade's wire."""
 
@@ -27,6 +30,10 @@ def read_key(key_file: Path | str | None) -> str | None:
     if key_file is None:
         return None
     try:
-        return Path(key_file).read_text(encoding="ascii").strip() or None
+        descriptor = os.open(key_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise EngineUnauthorized(f"the engine's key file {key_file} is no regular file")
+            return file.read(MAX_KEY_BYTES).decode("ascii").strip() or None
     except (OSError, UnicodeDecodeError) as exc:
         raise EngineUnauthorized(f"the engine's key file cannot be read: {exc}") from exc

@@ -203,6 +203,8 @@ def _our_errors(url: object) -> Iterator[None]:
         raise EngineUnreachable(f"{url} is not the address of an engine: {exc}") from exc
     except (httpx.TimeoutException, TimeoutError) as exc:
         raise EngineTimeout(f"the engine at {url} did not answer in time") from exc
+    except (OverflowError, UnicodeError, ExceptionGroup) as exc:
+        raise EngineUnreachable(f"{url} is not the address of an engine: {exc}") from exc
     except (httpx.TransportError, httpx.DecodingError) as exc:
         what = str(exc) or type(exc).__name__
         raise EngineBadAnswer(f"the connection to the engine at {url} broke: {what}") from exc

@@ -60,7 +60,7 @@ class Bell:
         self._socket.settimeout(timeout_s)
         try:
             self._socket.recv(1)
-        except TimeoutError:
+        except OSError:  # nobody rang, or the bell was hung anew meanwhile
             return False
         return True
 

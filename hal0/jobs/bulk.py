@@ -53,7 +53,11 @@ def newest_failures(tx: Connection, wanted: BulkFilter) -> list[tuple[str, Job]]
         select(*JOB_COLUMNS)
         .join(slots, slots.c.id == jobs.c.slot_id)
         .join(last, (last.c.slot_id == jobs.c.slot_id) & (last.c.position == jobs.c.position))
-        .where(jobs.c.state == JobState.FAILED)
+        .where(
+            jobs.c.state == JobState.FAILED,
+            # An operator who was told "it is so already" wants something else by now.
+            (jobs.c.kind == JobKind.UNLOAD) | (jobs.c.model_id == slots.c.wanted_model_id),
+        )
         .order_by(slots.c.name)
     )
     if wanted.kind is not None:

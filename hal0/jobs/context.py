@@ -97,6 +97,11 @@ class Context:
                 log.warning("not written yet: %s", error.detail)
                 pause_s = min(pause_s * 2, 2.0)
 
+    def write(self, write: Callable[[Connection], T]) -> T:
+        """Run `write` in one durable transaction, once; for who looks around and comes by again."""
+        with self.db.write() as tx:
+            return write(tx)
+
     def progress(self, body: Body, phase: str, done_bytes: int, total_bytes: int) -> None:
         """Write how far a body is, softly, at most once a second and at the end."""
         now = monotonic_ms()

@@ -41,7 +41,7 @@ from hal0.jobs.ledger.lane import Sending, mark_load_sent, note_answered, unmark
 from hal0.jobs.ledger.rows import Claim, jobs_of_chain
 from hal0.jobs.load_ends import QUICK_S, LoadUnderWay
 from hal0.jobs.reading import Reading, read_health, try_health
-from hal0.jobs.reconcile import forget_held
+from hal0.jobs.reconcile import forget_held, write_loss
 from hal0.jobs.settle import is_another, watch_late_answer
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
@@ -59,13 +59,14 @@ def run(ctx: Context, body: Body) -> None:
         one.watch()
         return
     points.reach("load.begun")
-    if one.slot.holds(body.held.chain.model_id, body.held.chain.options):
-        ctx.commit(one.skip)
-        return
     try:
         reading = read_health(ctx, one.engine)
     except (EngineUnreachable, EngineTimeout) as error:
         defer(ctx, body.held, error)
+        return
+    if one.slot.holds(body.held.chain.model_id, body.held.chain.options) and ctx.commit(
+        partial(one.is_there, reading=reading)
+    ):
         return
     if reading.health.models is None and ctx.commit(one.is_a_machines):
         defer(ctx, body.held, EngineBadAnswer(f"engine {one.engine.name} does not say what it has"))
@@ -78,12 +79,21 @@ class _Load(LoadUnderWay):
 
     # -- nothing to send ----------------------------------------------------------------------
 
-    def skip(self, tx: Connection) -> None:
-        """What is wanted is there: an operator's load wakes an idle slot."""
+    def is_there(self, tx: Connection, reading: Reading) -> bool:
+        """End the load if the engine has the model; else write that it lost it.
+
+        An operator's load wakes an idle slot. What the engine does not say is believed of the row.
+        """
         slot = check(tx, self.held)
+        if not slot.is_dispatchable:
+            return False
+        if reading.health.models is not None and not reading.lists(tx, slot):
+            write_loss(tx, slot, reading, self.held.act)
+            return False
         if slot.state is SlotState.IDLE and self.origin(tx) is Origin.OPERATOR:
             move(tx, slot, SlotState.READY, Cause.TOUCHED, self.held.act)
         finish(tx, self.held, Outcome.SKIPPED)
+        return True
 
     def would_evict(self, reading: Reading) -> bool:
         """Whether the engine is full, so that this load would make it drop another model."""

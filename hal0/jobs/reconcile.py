@@ -5,8 +5,10 @@ to it, and an engine with a load in its lane to whoever settles that. A list tha
 unknown, not empty: nothing is concluded from it.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from sqlalchemy import Connection, insert, select, update
 
@@ -16,11 +18,13 @@ from hal0.jobs.ledger.intake import Wish, machine_load
 from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.rows import By, unfinished_jobs
 from hal0.jobs.reading import Reading, try_health
-from hal0.registry.roster import all_engines
+from hal0.registry.roster import EngineRow, all_engines
 from hal0.slots.queries import Slot, slots_of_engine
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, Desired, JobKind, Origin, SlotState
 from hal0.tables import incidents, models, slots
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +139,22 @@ def reconcile(ctx: Context) -> int:
         engines = all_engines(tx)
     moved = 0
     for engine in engines:
-        reading = try_health(ctx, engine, timeout_s=10.0)
-        if reading is not None and reading.health.models is not None:
-            seen = reading
-            moved += ctx.commit(lambda tx, seen=seen: reconcile_engine(tx, seen))  # type: ignore[misc]
+        try:
+            moved += _reconcile_one(ctx, engine)
+        except Exception:  # one engine's trouble is not another's
+            if ctx.stopping.is_set():
+                raise
+            log.exception("engine %s is not reconciled", engine.name)
     if moved:
         ctx.ring()
     return moved
+
+
+def _reconcile_one(ctx: Context, engine: EngineRow) -> int:
+    reading = try_health(ctx, engine, timeout_s=10.0)
+    if reading is None or reading.health.models is None:
+        return 0
+    return ctx.commit(partial(reconcile_engine, reading=reading))
 
 
 def reconcile_engine(tx: Connection, reading: Reading) -> int:
@@ -158,22 +171,22 @@ def reconcile_engine(tx: Connection, reading: Reading) -> int:
         and not reading.lists(tx, slot)
     ]
     for slot in lost:
-        if reading.is_of_another_process(slot.engine_process):
-            after = move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, Act("reconcile"))
-            forget_held(tx, slot.id)
+        after = write_loss(tx, slot, reading, Act("reconcile"))
+        if after.cause == Cause.ENGINE_RESTARTED:
             _restore(tx, slot, after, None)
-        else:
-            _gone_elsewhere(tx, slot, reading)
+        elif None not in (slot.engine_process, reading.health.process):
+            tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
     return len(lost)
 
 
-def _gone_elsewhere(tx: Connection, slot: Slot, reading: Reading) -> None:
-    """Gone without an incident or a restart: unloaded in the engine's own app, and it stays so.
+def write_loss(tx: Connection, slot: Slot, reading: Reading, act: Act) -> Slot:
+    """Write that an engine does not have any more what a slot holds.
 
-    Where the engine's process cannot be told, it may have been restarted: what an operator wants of
-    the slot is left as it is.
+    Gone with the process that had it, or unloaded in the engine's own app. Where the process cannot
+    be told, it may have been restarted: what an operator wants is left as it is then.
     """
-    move(tx, slot, SlotState.OFFLINE, Cause.UNLOADED_ELSEWHERE, Act("reconcile"))
+    is_restart = reading.is_of_another_process(slot.engine_process)
+    cause = Cause.ENGINE_RESTARTED if is_restart else Cause.UNLOADED_ELSEWHERE
+    after = move(tx, slot, SlotState.OFFLINE, cause, act)
     forget_held(tx, slot.id)
-    if None not in (slot.engine_process, reading.health.process):
-        tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
+    return after

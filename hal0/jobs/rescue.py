@@ -39,6 +39,7 @@ from hal0.jobs.owners import (
     note_end,
     note_seen,
 )
+from hal0.processes import is_stopped
 from hal0.slots.queries import Slot, living_slots
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, Outcome, SlotState
@@ -48,6 +49,8 @@ log = logging.getLogger(__name__)
 
 BODILESS_MS: Final = 5000
 """A running job of this process without a thread is put back after so long."""
+BLOCKED_MS: Final = 1500
+"""Two looks follow each other when no more than this lies between them, besides the wait."""
 GRACE_MS: Final = 15_000
 """A body ends its job at the deadline by itself; this much later somebody else does."""
 
@@ -67,6 +70,9 @@ class Watch:
     bodiless: dict[int, _Seen] = field(default_factory=dict)
     last_own_ms: int = 0
     last_look_ms: int = 0
+    stopped_ms: dict[str, int] = field(default_factory=dict)
+    """Owner to how long we saw it stopped while we could not write."""
+    last_blocked_ms: int = 0
 
 
 def beat(ctx: Context, watch: Watch) -> None:
@@ -121,7 +127,7 @@ def _bury(ctx: Context, owner_id: str) -> int:
         note_end(tx, owner_id)
         return len(orphans)
 
-    count = ctx.commit(write)
+    count = ctx.write(write)
     forget_files(ctx.settings.run, owner_id)
     log.warning("owner %s is dead; %d job(s) put back", owner_id, count)
     if count:
@@ -178,7 +184,7 @@ def rescue_bodiless(ctx: Context, watch: Watch) -> None:
         if now - watch.bodiless[held.job.id].since_ms >= BODILESS_MS:
             log.warning("job %s is ours and no thread runs it; put back", held.job.id)
             with contextlib.suppress(ClaimLost):
-                ctx.commit(partial(put_back, held=held, outcome=Outcome.INTERRUPTED))
+                ctx.write(partial(put_back, held=held, outcome=Outcome.INTERRUPTED))
             ctx.ring()
 
 
@@ -241,7 +247,7 @@ def sweep_deadlines(ctx: Context) -> None:
         kind = UnloadTimeout if held.job.kind is JobKind.UNLOAD else LoadTimeout
         error = kind(f"{held.job.kind} job {held.job.id} did not end at its deadline")
         with contextlib.suppress(ClaimLost):
-            ctx.commit(partial(fail, held=held, error=error, cause=Cause.DEADLINE_PASSED))
+            ctx.write(partial(fail, held=held, error=error, cause=Cause.DEADLINE_PASSED))
 
 
 def recover_unowned(ctx: Context) -> None:
@@ -249,7 +255,7 @@ def recover_unowned(ctx: Context) -> None:
     with ctx.db.read() as tx:
         if not _unowned(tx):
             return
-    ctx.commit(_recover)
+    ctx.write(_recover)
 
 
 def _unowned(tx: Connection) -> list[Slot]:
@@ -270,10 +276,33 @@ def _recover(tx: Connection) -> None:
         )
 
 
+def kill_stopped(ctx: Context, watch: Watch) -> None:
+    """Kill an owner that lies stopped, and maybe in the middle of a transaction.
+
+    While nobody can write, beats say nothing: the one who holds the lock is as silent as those who
+    wait for it. What can be seen without writing is which process is stopped. Only the time between
+    two looks that followed each other counts, so a host that slept kills nobody.
+    """
+    now = monotonic_ms()
+    wait_ms = int(ctx.settings.busy_timeout_s * 1000)
+    since_ms = min(now - watch.last_blocked_ms, wait_ms + BLOCKED_MS)
+    watch.last_blocked_ms = now
+    with ctx.db.read() as tx:
+        rows = [row for row in living_rows(tx) if row.boot_id == boot_id()]
+    stopped = [row for row in rows if is_stopped(row.pid, row.pid_start)]
+    watch.stopped_ms = {
+        row.id: watch.stopped_ms[row.id] + since_ms if row.id in watch.stopped_ms else 0
+        for row in stopped
+    }
+    for row in stopped:
+        if watch.stopped_ms[row.id] >= ctx.settings.silence_s * 1000 and kill(row):
+            log.error("owner %s lay stopped while nobody could write: killed", row.id)
+
+
 def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
     """Do all of the above once; a database that cannot be written is nobody's death."""
     try:
-        if bodies_beat:
+        if bodies_beat or watch.last_blocked_ms:
             beat(ctx, watch)
         notice_lost_claims(ctx)
         rescue_dead(ctx)
@@ -283,5 +312,9 @@ def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
         recover_unowned(ctx)
     except DatabaseError as error:
         log.warning("supervision waits for the database: %s", error.detail)
+        with contextlib.suppress(DatabaseError):
+            kill_stopped(ctx, watch)
     except Hal0Error:
         log.exception("supervision met an error and goes on")
+    else:
+        watch.last_blocked_ms, watch.stopped_ms = 0, {}

@@ -9,6 +9,7 @@ else whoever takes it over by compare-and-set. A late arrival is never adopted.
 import concurrent.futures
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -85,12 +86,26 @@ def settle_all(ctx: Context) -> None:
             )
         ).all()
     for lane in held:
-        if _take_over(ctx, lane):
-            with ctx.db.read() as tx:
-                engine = engine_by_id(tx, lane.engine_id)
-            settle_lane(ctx, engine, (lane.job_id, lane.attempt))
+        _alone(ctx, partial(_settle_if_ours, ctx, lane))
     for row in marked:
-        settle_unload(ctx, row.id)
+        _alone(ctx, partial(settle_unload, ctx, row.id))
+
+
+def _alone(ctx: Context, work: Callable[[], object]) -> None:
+    """Do one piece so that its trouble is not the next one's."""
+    try:
+        work()
+    except Exception:
+        if ctx.stopping.is_set():
+            raise
+        log.exception("not settled; the next turn tries again")
+
+
+def _settle_if_ours(ctx: Context, lane: Lane) -> None:
+    if _take_over(ctx, lane):
+        with ctx.db.read() as tx:
+            engine = engine_by_id(tx, lane.engine_id)
+        settle_lane(ctx, engine, (lane.job_id, lane.attempt))
 
 
 def _take_over(ctx: Context, lane: Lane) -> bool:

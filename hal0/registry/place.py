@@ -282,6 +282,10 @@ def _reading(source: Path) -> Iterator[None]:
     """Turn what goes wrong at the source into SourceNotFound."""
     try:
         yield
+    except RuntimeError as exc:  # how `Path.resolve` calls links that lead in a circle
+        raise SourceNotFound(
+            f"the source {source} cannot be read: {exc}", evidence={"source": str(source)}
+        ) from exc
     except OSError as exc:
         raise SourceNotFound(
             f"the source {source} cannot be read: {exc.strerror}",

@@ -130,8 +130,9 @@ def test_up_that_cannot_begin_says_so_and_leaves_nothing(
         taken.listen()
         environment["HAL0_BIND"] = f"127.0.0.1:{taken.getsockname()[1]}"
         done = _run_up(environment)
-    assert done.returncode == 1
-    assert "before it was ready" in done.stderr
+    assert done.returncode == 5
+    assert f"HAL0_BIND={environment['HAL0_BIND']}: cannot listen" in done.stderr
+    assert "runs" not in done.stderr
 
 
 def test_up_refuses_an_address_that_others_can_reach(environment: dict[str, str]) -> None:

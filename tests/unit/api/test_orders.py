@@ -268,7 +268,7 @@ async def test_a_job_of_a_slot_or_model_that_was_deleted_since_is_not_retried(
     refused = await api.post(f"/api/v1/jobs/{accepted['jobs'][0]}/retry")
     assert (refused.status_code, refused.json()["code"]) == (404, "model.not_found")
     bulk = (await api.post("/api/v1/jobs/retry", json={})).json()
-    assert bulk["items"][0]["refused"]["code"] == "model.not_found"
+    assert bulk["items"] == [], "the slot wants another model by now"
     assert (await api.delete("/api/v1/slots/chat")).status_code == 204
     refused = await api.post(f"/api/v1/jobs/{accepted['jobs'][0]}/retry")
     assert (refused.status_code, refused.json()["code"]) == (404, "slot.not_found")

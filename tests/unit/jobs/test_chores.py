@@ -1,5 +1,6 @@
 """Periodic work: an engine that does not answer holds up one thread of a worker, not all."""
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,10 +9,13 @@ from huey import Huey
 
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
-from hal0.states import JobKind
+from hal0.jobs.reconcile import reconcile
+from hal0.registry.roster import add_engine
+from hal0.settings import Settings
+from hal0.states import JobKind, SlotState
 from tests.fakes.lemond import Lemond
 from tests.ledger import LIMIT_S, eventually, the_lanes
-from tests.rows import ask_load
+from tests.rows import ask_load, slot_now
 from tests.worker import Worker, equip
 from workers.tasks import make_huey
 
@@ -56,3 +60,33 @@ def test_a_health_that_hangs_holds_up_one_chore_and_the_next_passes(
         assert monotonic_ms() - begun_ms < SHORT_MS, "it waits for the engine too"
         assert chores["settle"].is_alive()
     assert not chores["settle"].is_alive(), "a process that must exit waits for no engine"
+
+
+def test_an_engine_with_a_senseless_address_does_not_keep_others_from_being_reconciled(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    with db.write() as tx:
+        for name, url in (("aaa", "http://127.0.0.1:99999"), ("aab", "http://xn--a:1")):
+            row = {"name": name, "kind": "lemonade", "url": url, "key_file": None, "settle_s": 1}
+            add_engine(tx, row)
+    equip(db, "chat")
+    ask_load(db)
+    worker.work()
+    lemond.drop("m-chat")
+    eventually(lambda: reconcile(worker.ctx) == 1)
+    assert slot_now(db).state is SlotState.OFFLINE
+
+
+def test_a_key_file_that_is_a_fifo_holds_up_nobody(
+    db: Database, settings: Settings, lemond: Lemond, worker: Worker
+) -> None:
+    fifo = settings.home / "key"
+    os.mkfifo(fifo)
+    row = {"name": "aaa", "kind": "lemonade", "url": lemond.url, "key_file": str(fifo)}
+    with db.write() as tx:
+        add_engine(tx, {**row, "settle_s": 1})
+    equip(db, "chat")
+    reconcile(worker.ctx)
+    ask_load(db)
+    worker.work()
+    assert slot_now(db).state is SlotState.READY

@@ -1,8 +1,10 @@
 """An owner that lives and does not do its work: killed, or left alone (D12)."""
 
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
-from signal import SIGKILL
+from contextlib import closing
+from signal import SIGKILL, SIGSTOP
 
 import freezegun
 import pytest
@@ -12,8 +14,8 @@ from hal0.clock import boot_id, utc_now
 from hal0.db import Database
 from hal0.jobs.ledger.lane import Sending
 from hal0.jobs.ledger.rows import Claim
-from hal0.jobs.rescue import Watch, beat, rescue_dead, rescue_silent, sweep_deadlines
-from hal0.processes import start_ticks
+from hal0.jobs.rescue import Watch, beat, look_after, rescue_dead, rescue_silent, sweep_deadlines
+from hal0.processes import is_stopped, start_ticks
 from hal0.tables import owners
 from tests.ledger import job, make_slots, mark_sent, never
 from tests.rows import ask_load, claim_next, skip_to_load
@@ -94,3 +96,29 @@ def test_a_job_of_this_process_far_past_its_deadline_fails(db: Database, worker:
     error = job(db, held.job.id).error
     assert error is not None
     assert error["code"] == "preload.load_timeout"
+
+
+def test_an_owner_that_was_stopped_in_a_transaction_is_killed_although_nobody_can_write(
+    db: Database, sleeper: "subprocess.Popen[bytes]", make_worker: Callable[..., Worker]
+) -> None:
+    """Who waits for the lock is as silent as who holds it; that one is stopped can be seen."""
+    worker, watch = make_worker(silence_s=2, busy_timeout_s=0.02), Watch()
+    with (
+        closing(sqlite3.connect(db.path)) as holder,
+        freezegun.freeze_time("2026-01-01") as clock,
+    ):
+        holder.execute("BEGIN IMMEDIATE")
+        for gap_s in (0.5, 0.5, 3600, 0.5, 0.5):  # it runs: nobody is killed
+            clock.tick(gap_s)
+            look_after(worker.ctx, watch, bodies_beat=True)
+        sleeper.send_signal(SIGSTOP)
+        while not is_stopped(sleeper.pid, start_ticks(sleeper.pid) or 0):
+            pass  # the clock stands still: pytest's own limit ends this
+        for gap_s in (3600, 0.5, 0.5):  # our own long absence does not count as its
+            clock.tick(gap_s)
+            look_after(worker.ctx, watch, bodies_beat=True)
+        assert sleeper.poll() is None
+        for _ in range(4):
+            clock.tick(0.5)
+            look_after(worker.ctx, watch, bodies_beat=True)
+        assert sleeper.wait(10) == -SIGKILL

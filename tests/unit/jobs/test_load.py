@@ -245,3 +245,19 @@ def test_a_machines_load_waits_while_the_engine_does_not_say_what_it_has(
     assert (now.state, now.outcome) == ("queued", "deferred")
     assert lemond.state()["loaded"] == ["m-one"]
     assert loads(lemond) == ["m-one"]
+
+
+def test_a_load_of_what_the_engine_lost_meanwhile_is_sent(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """The row says ready; a chain that runs all the same, as with rehash, asks the engine."""
+    equip(db, "chat")
+    ask_load(db)
+    worker.work()
+    lemond.drop("m-chat")
+    eventually(lambda: lemond.state()["loaded"] == [])
+    ask_load(db, rehash=True)
+    worker.work()
+    assert slot_now(db).state is SlotState.READY
+    assert lemond.state()["loaded"] == ["m-chat"]
+    assert "ready>offline unloaded_elsewhere" in history(db)

@@ -297,3 +297,10 @@ def test_a_name_that_leads_out_of_the_models_folder_is_refused(name: str, tmp_pa
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="same name"):
         final_paths(tmp_path, "m", [Path("x/a.gguf"), Path("y/a.gguf")])
+
+
+def test_a_source_whose_links_lead_in_a_circle_is_not_found(tmp_path: Path) -> None:
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    with pytest.raises(SourceNotFound):
+        place(loop, tmp_path / "models" / "m.gguf", allow_copy=True, on_fetch=lambda: None)

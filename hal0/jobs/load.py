@@ -39,8 +39,8 @@ from hal0.jobs.engine_wait import Ended, await_answer, defer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, renewed
 from hal0.jobs.ledger.lane import Sending, mark_load_sent, note_answered, unmark_load
 from hal0.jobs.ledger.rows import Claim, jobs_of_chain
-from hal0.jobs.load_ends import QUICK_S, LoadUnderWay
-from hal0.jobs.reading import Reading, read_health, try_health
+from hal0.jobs.load_ends import LoadUnderWay
+from hal0.jobs.reading import QUICK_S, Reading, read_health, try_health
 from hal0.jobs.reconcile import forget_held, write_loss
 from hal0.jobs.settle import is_another, watch_late_answer
 from hal0.registry.files import FileIdentity

@@ -16,7 +16,7 @@ from hal0.jobs.ledger.claims import check, fail, finish
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, lane_of, release
 from hal0.jobs.ledger.rows import Claim, chain_by_id
-from hal0.jobs.reading import Reading, known_as, try_health
+from hal0.jobs.reading import QUICK_S, Reading, known_as, try_health
 from hal0.jobs.reconcile import Culprit, forget_held, mark_lost
 from hal0.jobs.settle import unload_leftover
 from hal0.registry.catalog import model_by_id
@@ -26,7 +26,6 @@ from hal0.slots.transitions import move
 from hal0.states import Cause, Origin, SlotState
 from hal0.tables import slots
 
-QUICK_S: Final = 5.0
 POLL_S: Final = 0.1
 
 

@@ -20,6 +20,8 @@ from hal0.registry.roster import EngineRow, note_failure, note_health
 from hal0.slots.queries import Slot, slots_of_engine
 
 HEALTH_S: Final = 30.0
+QUICK_S: Final = 5.0
+"""For who looks again soon: a health that is not read now is read then."""
 
 
 @dataclass(frozen=True, slots=True)

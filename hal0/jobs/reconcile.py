@@ -56,7 +56,9 @@ def mark_lost(tx: Connection, reading: Reading | None, culprit: Culprit) -> int:
     lost = [
         slot
         for slot in slots_of_engine(tx, reading.engine.id)
-        if slot.id != culprit.slot_id and _is_lost(tx, slot, reading)
+        if slot.id != culprit.slot_id
+        and not reading.is_of_another_process(slot.engine_process)  # a restart, not an eviction
+        and _is_lost(tx, slot, reading)
     ]
     if not lost:
         return 0
@@ -97,11 +99,9 @@ def record_incident(
 
 
 def _is_lost(tx: Connection, slot: Slot, reading: Reading) -> bool:
-    """Whether the same process that had the slot's model has it no more."""
+    """Whether a slot that no job works on has not moved, and the engine has its model no more."""
     if not slot.is_dispatchable or reading.before.get(slot.id) != slot.last_transition_id:
         return False
-    if reading.is_of_another_process(slot.engine_process):
-        return False  # a restart, not an eviction
     return not unfinished_jobs(tx, slot.id) and not reading.lists(tx, slot)
 
 
@@ -162,14 +162,8 @@ def reconcile_engine(tx: Connection, reading: Reading) -> int:
     lane = lane_of(tx, reading.engine.id)
     if lane is not None or reading.lane is not None:
         return 0  # who settles the lane marks what its load cost
-    lost = [
-        slot
-        for slot in slots_of_engine(tx, reading.engine.id)
-        if slot.is_dispatchable
-        and reading.before.get(slot.id) == slot.last_transition_id
-        and not unfinished_jobs(tx, slot.id)
-        and not reading.lists(tx, slot)
-    ]
+    mine = slots_of_engine(tx, reading.engine.id)
+    lost = [slot for slot in mine if _is_lost(tx, slot, reading)]
     for slot in lost:
         after = write_loss(tx, slot, reading, Act("reconcile"))
         if after.cause == Cause.ENGINE_RESTARTED:

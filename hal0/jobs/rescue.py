@@ -68,6 +68,7 @@ class Watch:
 
     beats: dict[int, _Seen] = field(default_factory=dict)
     bodiless: dict[int, _Seen] = field(default_factory=dict)
+    overdue: dict[int, _Seen] = field(default_factory=dict)
     last_own_ms: int = 0
     last_look_ms: int = 0
     stopped_ms: dict[str, int] = field(default_factory=dict)
@@ -225,20 +226,29 @@ def _look(seen: _Seen | None, attempt: int, beat_ms: int, now: int) -> _Seen:
     return _Seen(attempt, beat_ms, now)
 
 
-def sweep_deadlines(ctx: Context) -> None:
+def sweep_deadlines(ctx: Context, watch: Watch) -> None:
     """End jobs whose body should have ended them at their deadline and did not.
 
-    Another's owner is killed first, for its thread may be about to send; then it is dead.
+    Another's owner is killed first, for its thread may be about to send; then it is dead. The grace
+    runs from when we saw this attempt overdue: one that took over a load whose deadline passed long
+    ago has only begun to say so.
     """
+    now = monotonic_ms()
     overdue = (
         select(jobs.c.id)
         .where(IS_RUNNING, jobs.c.deadline_boot == boot_id())
-        .where(jobs.c.deadline_ms < monotonic_ms() - GRACE_MS)
+        .where(jobs.c.deadline_ms < now)
     )
     with ctx.db.read() as tx:
         late = [running_claim(tx, job_id) for job_id in tx.execute(overdue).scalars()]
         living = {row.id: row for row in living_rows(tx)}
+    watch.overdue = {
+        held.job.id: _look(watch.overdue.get(held.job.id), held.job.attempt, 0, now)
+        for held in late
+    }
     for held in late:
+        if now - watch.overdue[held.job.id].since_ms < GRACE_MS:
+            continue
         owner = living.get(held.job.owner_id or "")
         if owner is not None and owner.id != ctx.owner.id:
             log.error("job %s is far past its deadline: its owner is killed", held.job.id)
@@ -308,7 +318,7 @@ def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
         rescue_dead(ctx)
         rescue_bodiless(ctx, watch)
         rescue_silent(ctx, watch)
-        sweep_deadlines(ctx)
+        sweep_deadlines(ctx, watch)
         recover_unowned(ctx)
     except DatabaseError as error:
         log.warning("supervision waits for the database: %s", error.detail)

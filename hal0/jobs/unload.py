@@ -28,7 +28,7 @@ from hal0.jobs.engine_wait import Ended, await_answer
 from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim, chain_by_id
-from hal0.jobs.reading import read_health
+from hal0.jobs.reading import QUICK_S, read_health
 from hal0.jobs.reconcile import forget_held
 from hal0.jobs.settle import watch_late_unload
 from hal0.registry.roster import EngineRow, engine_by_id
@@ -37,7 +37,6 @@ from hal0.slots.transitions import move
 from hal0.states import Cause, Desired, JobKind, Origin, Outcome, SlotState
 from hal0.tables import slots
 
-QUICK_S: Final = 5.0
 DRAIN_POLL_S: Final = 0.5
 
 

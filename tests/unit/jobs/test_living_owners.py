@@ -82,7 +82,12 @@ def test_who_lives_far_past_its_jobs_deadline_is_killed_before_the_job_is_taken(
 ) -> None:
     """Its thread may be about to send: no fence reaches a request on a socket."""
     held = _overdue_load(db, OTHER)
-    sweep_deadlines(worker.ctx)
+    watch = Watch()
+    with freezegun.freeze_time("2026-01-01") as clock:
+        sweep_deadlines(worker.ctx, watch)
+        assert sleeper.poll() is None, "it may have taken this over a moment ago, to end it"
+        clock.tick(16)
+        sweep_deadlines(worker.ctx, watch)
     assert sleeper.wait(10) == -SIGKILL
     assert job(db, held.job.id) == held.job, "not failed under a thread that may have lived"
     assert rescue_dead(worker.ctx) == 1
@@ -92,7 +97,11 @@ def test_who_lives_far_past_its_jobs_deadline_is_killed_before_the_job_is_taken(
 
 def test_a_job_of_this_process_far_past_its_deadline_fails(db: Database, worker: Worker) -> None:
     held = _overdue_load(db, worker.id)
-    sweep_deadlines(worker.ctx)
+    watch = Watch()
+    with freezegun.freeze_time("2026-01-01") as clock:
+        sweep_deadlines(worker.ctx, watch)
+        clock.tick(16)
+        sweep_deadlines(worker.ctx, watch)
     error = job(db, held.job.id).error
     assert error is not None
     assert error["code"] == "preload.load_timeout"

@@ -205,11 +205,14 @@ def test_a_load_that_nobody_ended_at_its_deadline_is_ended(db: Database, worker:
     make_slots(db, "chat")
     ask_load(db)
     held = mark_sent(db, skip_to_load(db), Sending("tiny", "1-1", timeout_s=-10, settle_s=60))
-    sweep_deadlines(worker.ctx)
-    assert job(db, held.job.id).state == "running", "its body still has some seconds for it"
+    watch = Watch()
     with freezegun.freeze_time() as frozen:
+        sweep_deadlines(worker.ctx, watch)
         frozen.tick(10)
-        sweep_deadlines(worker.ctx)
+        sweep_deadlines(worker.ctx, watch)
+        assert job(db, held.job.id).state == "running", "its body still has some seconds for it"
+        frozen.tick(6)
+        sweep_deadlines(worker.ctx, watch)
     ended = job(db, held.job.id)
     assert ended.error is not None
     assert ended.error["code"] == "preload.load_timeout"

@@ -4,13 +4,15 @@
       SettingsError
       RequestError       a caller asked for something that cannot be done
         InvalidRequest, NotJson, TooLarge, Forbidden, BadHost, BadOrigin, RouteNotFound,
-        MethodNotAllowed
+        MethodNotAllowed, KeyReused
         NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound
         Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel,
                          ModelTaken, ModelExists, ModelInUse, EngineExists, JobSuperseded,
                          JobNotFailed, JobFinished, JobAlreadySent, IllegalTransition, ClaimLost,
                          LaneTaken
-      PullError          SourceNotFound, CopyNotAllowed, DiskFull, SourceChanged
+      PullError          SourceNotFound, SourceRefused, SourceBadAnswer, SourceChanged,
+                         FetchedMismatch, CopyNotAllowed, DiskFull, HubNotInstalled
+        SourceFault      SourceUnreachable, SourceStalled: a machine tries these again
       PreloadError       FileNotFound, FileUnreadable, SizeMismatch, NotAGguf, Truncated,
                          ChecksumMismatch, EngineFileDiffers, FileChanged, LoadTimeout
       EngineError        EngineUnreachable, EngineTimeout, EngineBadAnswer, EngineRefused,
@@ -114,6 +116,13 @@ class MethodNotAllowed(RequestError):
 
     code = "request.method_not_allowed"
     status = 405
+
+
+class KeyReused(RequestError):
+    """The Idempotency-Key was used within a day for another request."""
+
+    code = "request.idempotency_key_reused"
+    status = 422
 
 
 class NotFound(RequestError):
@@ -261,6 +270,50 @@ class SourceNotFound(PullError):
     """The source of a model does not exist or cannot be read."""
 
     code = "pull.source_not_found"
+
+
+class SourceRefused(PullError):
+    """The source does not give the file to this caller: it wants a key, or forbids it."""
+
+    code = "pull.source_refused"
+
+
+class SourceBadAnswer(PullError):
+    """The source's answer is no download of this file: its length, range, coding or redirect."""
+
+    code = "pull.bad_answer"
+
+
+class FetchedMismatch(PullError):
+    """What was fetched has another digest than registered; it is kept aside as `.bad`."""
+
+    code = "pull.checksum_mismatch"
+
+
+class HubNotInstalled(PullError):
+    """An `hf://` source needs the extra `hub` of hal0, which is not installed."""
+
+    code = "pull.hub_not_installed"
+    status = 501
+
+
+class SourceFault(PullError):
+    """The network or the source failed in a way that may pass; a machine tries again."""
+
+    code = "pull.source_fault"
+
+
+class SourceUnreachable(SourceFault):
+    """The source cannot be reached, broke off, or says that it is busy."""
+
+    code = "pull.source_unreachable"
+
+
+class SourceStalled(SourceFault):
+    """The source sent nothing, or next to nothing, for HAL0_PULL_STALL_S."""
+
+    code = "pull.source_stalled"
+    status = 504
 
 
 class CopyNotAllowed(PullError):

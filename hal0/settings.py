@@ -59,6 +59,20 @@ class Settings(BaseSettings):
         "default 1200 (lemonade: twice its global_timeout), 600 (embedded: its load limit)",
     )
 
+    pull_stall_s: Seconds = Field(
+        30.0, gt=0, description="seconds in which a source must send something"
+    )
+    pull_tries: int = Field(
+        8, ge=1, description="network faults in a row, without a byte gained, until a pull fails"
+    )
+    pull_pause_s: Seconds = Field(
+        1.0, description="seconds until a pull is tried again; doubles with each fault, to 60"
+    )
+    hub_endpoint: str | None = Field(
+        None, description="where hf:// sources are; unset = the public hub"
+    )
+    hub_token_file: Path | None = Field(None, description="file with the hub's access token")
+
     worker_threads: int = Field(4, ge=2, le=64, description="threads of one worker process")
     load_timeout_s: Seconds = Field(120.0, gt=0, description="wall-clock limit of a load, seconds")
     unload_timeout_s: Seconds = Field(

@@ -113,7 +113,8 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
     """The worker died or was told to stop. Not a failure: the job is queued again."""
     DEFERRED = "deferred"
-    """The engine or the lane was not to be had yet. Nothing was sent; queued again."""
+    """The engine, the lane or a pull's source was not to be had yet. Nothing was sent to an engine;
+    queued again."""
 
 
 class Origin(StrEnum):

@@ -1,5 +1,7 @@
 """The whole schema on one page: tables, the indexes with what each prevents, and the triggers.
 
+What people read of it in plain `sqlite3` are the views of `audit_views.py`.
+
 Audit is kept by triggers, not by foreign keys, which are off in anyone's plain `sqlite3`.
 Instants are text, UTC, one form (`UtcTime`); deadlines are (boot id, CLOCK_MONOTONIC ms).
 `migrations/` builds this same schema step by step; a test compares the two.
@@ -28,7 +30,7 @@ from sqlalchemy import (
 
 from hal0.states import DISPATCHABLE, Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 """The newest revision in `migrations/versions`; a database of another one is refused."""
 
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -243,6 +245,11 @@ transitions = Table(
     Index("ix_transitions_slot_id", "slot_id", "id"),
     Index("ix_transitions_at", "at"),
     Index("ix_transitions_job_id", "job_id", sqlite_where=text("job_id IS NOT NULL")),
+    # A rare cause, or one incident, among millions of rows: without these, each is a scan.
+    Index("ix_transitions_cause", "cause", "id"),
+    Index(
+        "ix_transitions_incident_id", "incident_id", sqlite_where=text("incident_id IS NOT NULL")
+    ),
     _one_of("cause", Cause, "cause"),
     sqlite_autoincrement=True,
 )
@@ -300,6 +307,7 @@ jobs = Table(
     Column("ended_at", UtcTime),
     Column("result", JsonText),
     Column("error", JsonText),
+    Column("faults", Integer, nullable=False, server_default=text("0")),  # of a pull's source
     # The promise "one at a time": two owners cannot run jobs of one slot, whatever the code does.
     Index("ux_jobs_running_slot", "slot_id", unique=True, sqlite_where=text("state = 'running'")),
     # Two downloads of one model would write one file.
@@ -316,6 +324,9 @@ jobs = Table(
     ),
     Index("ix_jobs_running_engine", "engine_id", "kind", sqlite_where=text("state = 'running'")),
     Index("ix_jobs_running_owner", "owner_id", sqlite_where=text("state = 'running'")),
+    # What an operator looks for is rare among what went well.
+    Index("ix_jobs_failed", "id", sqlite_where=text("state = 'failed'")),
+    Index("ix_jobs_cancelled", "id", sqlite_where=text("state = 'cancelled'")),
     Index("ix_jobs_slot_id", "slot_id", "id"),
     Index("ix_jobs_chain_id", "chain_id", "step"),
     _one_of("kind", JobKind, "kind"),
@@ -356,6 +367,7 @@ job_progress = Table(
     Column("done_bytes", Integer, nullable=False),
     Column("total_bytes", Integer, nullable=False),
     Column("at", UtcTime, nullable=False),
+    Column("rate_bytes_s", Float),  # NULL until there is something to measure
 )
 
 owners = Table(
@@ -426,6 +438,21 @@ tokens = Table(
     Column("last_used_at", UtcTime),
     CheckConstraint("role IN ('client', 'reader', 'writer')", name="role"),
     sqlite_autoincrement=True,
+)
+
+idempotency_keys = Table(
+    "idempotency_keys",
+    metadata,
+    Column("actor", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("request_hash", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("location", Text),
+    Column("body", JsonText, nullable=False),
+    Column("at", UtcTime, nullable=False),
+    PrimaryKeyConstraint("actor", "key"),
+    Index("ix_idempotency_keys_at", "at"),
+    comment="what a request with an Idempotency-Key was answered, for a day",
 )
 
 periodic = Table(

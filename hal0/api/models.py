@@ -23,6 +23,7 @@ from hal0.registry.catalog import (
     register,
 )
 from hal0.registry.place import final_paths
+from hal0.registry.sources import Source
 from hal0.settings import Settings
 
 
@@ -37,10 +38,10 @@ def _verified(tx: Connection, model: Model) -> dict[Path, datetime]:
 
 def _placed(settings: Settings, name: str, files: Sequence[FileBody]) -> list[RegisteredFile]:
     """Return the files with their final places; one without a source is there already."""
-    sources = [Path(file.source or "") for file in files]
+    names = ["" if file.source is None else Source.parse(file.source).file_name for file in files]
     return [
         RegisteredFile(file.role, path, file.source, file.size_bytes, file.sha256)
-        for file, path in zip(files, final_paths(settings.models, name, sources), strict=True)
+        for file, path in zip(files, final_paths(settings.models, name, names), strict=True)
     ]
 
 

@@ -23,7 +23,7 @@ from pydantic import (
 from hal0.engines.options import LoadOptions
 from hal0.errors import Hal0Error
 from hal0.registry.names import check_model_name
-from hal0.registry.sources import local_source
+from hal0.registry.sources import checked_source
 from hal0.slots.spec import check_name
 from hal0.states import Cause, JobKind, JobState
 
@@ -76,7 +76,7 @@ def _instant_or_id(value: str) -> datetime | int:
 SlotName = Annotated[str, _field(check_name)]
 EngineName = Annotated[str, _field(lambda name: check_name(name, "engine"))]
 ModelName = Annotated[str, _field(check_model_name)]
-Source = Annotated[str, _field(local_source)]
+Source = Annotated[str, _field(checked_source)]
 Seconds = Annotated[float, Field(ge=0, le=YEAR_S, allow_inf_nan=False)]
 Limit = Annotated[float, Field(gt=0, le=YEAR_S, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]

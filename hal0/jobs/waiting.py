@@ -118,7 +118,7 @@ class Waits:
             return None
         if job.kind is JobKind.UNLOAD:
             return "running requests of this slot to end"
-        if job.outcome is Outcome.DEFERRED:
+        if job.outcome is Outcome.DEFERRED and job.kind is not JobKind.PULL:
             return f"engine {self.engine_names[job.engine_id]}"
         return "its next try"
 

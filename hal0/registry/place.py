@@ -39,19 +39,19 @@ NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """Another disk, protected_hardlinks or a file system without links, too many links."""
 
 
-def final_paths(models_dir: Path, name: str, sources: Sequence[Path]) -> tuple[Path, ...]:
-    """Return where the files of a model lie when they are loaded, in the order of `sources`.
+def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple[Path, ...]:
+    """Return where the files of a model lie when they are loaded, in the order of `file_names`.
 
     One file: `<models>/<name><suffix>`, `.gguf` where it has none. Several: they keep their names,
     which tell llama.cpp their order, in `<models>/<name>/`. Raises InvalidRequest.
     """
     if name in {"", ".", ".."} or Path(name).name != name:
         raise InvalidRequest(f"a model named {name!r} has no place in a folder")
-    if len(sources) == 1:
-        return (models_dir / f"{name}{sources[0].suffix or '.gguf'}",)
-    if len({source.name for source in sources}) < len(sources):
+    if len(file_names) == 1:
+        return (models_dir / f"{name}{Path(file_names[0]).suffix or '.gguf'}",)
+    if len(set(file_names)) < len(file_names):
         raise InvalidRequest(f"two files of model {name} have the same name: they share a folder")
-    return tuple(models_dir / name / source.name for source in sources)
+    return tuple(models_dir / name / file_name for file_name in file_names)
 
 
 def is_in_place(source: Path, target: Path) -> bool:

@@ -1,24 +1,108 @@
-"""Where a model's bytes may come from: files of this machine, by absolute path or file:// URL."""
+"""Where a model's bytes may come from: a file of this machine, a URL, or a file of a model hub.
 
-from typing import Final
+    /data/tiny.gguf, file:///data/tiny.gguf       this machine
+    https://host/dir/tiny.gguf                    any web server; http:// too
+    hf://org/repo/dir/tiny.gguf[@revision]        a hub; a pull pins the commit that it found
+
+A source is kept in rows and shown to people, so it may hold no password: what opens a hub is in
+HAL0_HUB_TOKEN_FILE. No file is looked at and nothing is asked here.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import PurePosixPath
+from typing import Final, Self
 from urllib.parse import unquote, urlsplit
 
 from hal0.errors import InvalidRequest
 
-NETWORK: Final = frozenset({"http", "https", "hf", "huggingface", "ftp", "s3"})
+MAX_LENGTH: Final = 4096
+MAX_NAME_BYTES: Final = 200  # 255 less room for `.part`, `.bad` and the like
+KNOWN: Final = "an absolute path, file:///…, https://…, http://… or hf://org/repo/file[@revision]"
+
+_REPO_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+class SourceKind(StrEnum):
+    """How the bytes of a source are had."""
+
+    LOCAL = "local"
+    WEB = "web"
+    HUB = "hub"
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """A file of a repository at a hub; no revision = what is newest when it is pulled."""
+
+    repo: str
+    path: str
+    revision: str | None
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether the revision is a commit, which always means the same bytes."""
+        return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
+
+    def pinned(self, commit: str) -> str:
+        """Return the text of this source at a commit."""
+        return f"hf://{self.repo}/{self.path}@{commit}"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where one file comes from. `text` is what rows keep.
+
+    `path` is set for a file of this machine, `url` for a web server, `hub` for a hub.
+    """
+
+    kind: SourceKind
+    text: str
+    file_name: str
+    path: PurePosixPath | None = None
+    url: str | None = None
+    hub: HubFile | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read a source as an operator writes it, or as a row has it. Raises InvalidRequest."""
+        if len(text) > MAX_LENGTH or any(ord(char) < 32 or ord(char) == 127 for char in text):
+            raise InvalidRequest(f"{text[:80]!r}: a source is one line of at most {MAX_LENGTH}")
+        found = _SCHEME.match(text)
+        scheme = found[1].lower() if found else ""
+        if scheme in {"", "file"}:
+            path = local_source(text)
+            return cls(SourceKind.LOCAL, path, _file_name(text, path), path=PurePosixPath(path))
+        if scheme in {"http", "https"}:
+            return cls(SourceKind.WEB, text, _web_name(text), url=text)
+        if scheme == "hf":
+            hub = _hub_file(text)
+            return cls(SourceKind.HUB, text, _file_name(text, hub.path), hub=hub)
+        raise InvalidRequest(f"{text!r}: {scheme}: is no source that hal0 knows: use {KNOWN}")
+
+    @property
+    def shown(self) -> str:
+        """Return the source for messages: without a query, which may be a signature."""
+        return self.text.partition("?")[0] if self.kind is SourceKind.WEB else self.text
+
+
+def checked_source(text: str) -> str:
+    """Return the text of a source as rows keep it: of a local one its path. Raises InvalidRequest.
+
+    Where the name's ending would lead an engine astray (a page, a folder), `Source.parse` refuses.
+    """
+    return Source.parse(text).text
 
 
 def local_source(source: str) -> str:
     """Return the absolute path that `source` names; no file is looked at. Raises InvalidRequest."""
-    scheme, colon, _ = source.partition(":")
-    if colon and scheme.lower() in NETWORK:
-        raise InvalidRequest(
-            f"{source!r}: sources on the network arrive in a later version; "
-            "fetch the file and name its path"
-        )
     path = _path_of_url(source) if source.lower().startswith("file:") else source
     if not path.startswith("/") or "\0" in path or path.endswith("/"):
-        raise InvalidRequest(f"{source!r} is not the absolute path of a file, nor its file:// URL")
+        raise InvalidRequest(f"{source!r} is not a source that hal0 knows: use {KNOWN}")
     return path
 
 
@@ -27,3 +111,51 @@ def _path_of_url(url: str) -> str:
     if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
         raise InvalidRequest(f"{url!r} names a file of another machine, or more than a file")
     return unquote(parts.path)
+
+
+def _web_name(url: str) -> str:
+    """Return the file's name in a URL, or raise InvalidRequest for what is no URL of a file."""
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError as exc:
+        raise InvalidRequest(f"{url!r} is no URL: {exc}") from exc
+    if not host or port == 0 or any(char.isspace() for char in url):
+        raise InvalidRequest(f"{url!r} is no URL: it needs a host, as in https://host/file.gguf")
+    if parts.username is not None or parts.password is not None:
+        raise InvalidRequest(
+            "the source holds a user name or password, which would be kept in rows and shown; "
+            "leave it out of the URL"
+        )
+    if parts.fragment:
+        raise InvalidRequest(f"{url!r}: a source has no #fragment")
+    return _file_name(url.partition("?")[0], unquote(parts.path))
+
+
+def _hub_file(text: str) -> HubFile:
+    rest, at, revision = text.partition("://")[2].partition("@")
+    parts = rest.split("/")
+    problem = None
+    if len(parts) < 3:
+        problem = "it names no file: hf://org/repo/file[@revision]"
+    elif not all(_REPO_PART.fullmatch(part) for part in parts[:2]):
+        problem = f"{'/'.join(parts[:2])} is no org/repo"
+    elif any(part in {"", ".", ".."} for part in parts[2:]) or "\\" in rest or "?" in rest:
+        problem = "its file is no path inside the repository"
+    elif at and (not _REVISION.fullmatch(revision) or ".." in revision):
+        problem = f"{revision!r} is no branch, tag or commit"
+    if problem:
+        raise InvalidRequest(f"{text!r}: {problem}")
+    return HubFile("/".join(parts[:2]), "/".join(parts[2:]), revision if at else None)
+
+
+def _file_name(shown: str, path: str) -> str:
+    """Return the last part of a path if a file in the models folder can be called so."""
+    name = path.rpartition("/")[2]
+    if name in {"", ".", ".."} or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidRequest(
+            f"{shown!r}: its last part must be a file's name of at most {MAX_NAME_BYTES} bytes"
+        )
+    if not name.isprintable():
+        raise InvalidRequest(f"{shown!r}: the name of its file has characters that do not print")
+    return name

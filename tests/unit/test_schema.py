@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
+from hal0.audit_views import VIEWS
 from hal0.db import migrate, migrations_folder, open_database, prepare_home, revision
 from hal0.settings import Settings
 from hal0.states import EDGES
@@ -37,6 +38,7 @@ import os, signal, sys
 from pathlib import Path
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
+from hal0.audit_views import VIEWS
 from hal0.db import migrate
 from hal0.settings import Settings
 
@@ -69,8 +71,8 @@ def from_scratch(tmp_path: Path) -> Path:
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:
         metadata.create_all(connection)
-        for trigger in TRIGGERS.values():
-            connection.exec_driver_sql(trigger)
+        for statement in (*TRIGGERS.values(), *VIEWS.values()):
+            connection.exec_driver_sql(statement)
     engine.dispose()
     return path
 

@@ -112,7 +112,13 @@ def _lost(held: Claim) -> ClaimLost:
     )
 
 
-def _end(tx: Connection, held: Claim, outcome: Outcome, values: Mapping[str, Any]) -> None:
+def _end(
+    tx: Connection,
+    held: Claim,
+    outcome: Outcome,
+    values: Mapping[str, Any],
+    error: Mapping[str, Any] | None = None,
+) -> None:
     """Write how this attempt ended, and the job's new state, if the claim is still ours."""
     job, now = held.job, utc_now()
     changed = tx.execute(
@@ -136,7 +142,7 @@ def _end(tx: Connection, held: Claim, outcome: Outcome, values: Mapping[str, Any
             "started_at": job.started_at,
             "ended_at": now,
             "outcome": outcome,
-            "error": values.get("error"),
+            "error": error,
         },
     )
 
@@ -159,7 +165,8 @@ def fail(tx: Connection, held: Claim, error: Hal0Error, cause: Cause = Cause.JOB
     that was sent is kept so that no machine sends it again. Raises ClaimLost.
     """
     row = {**error.as_row(), "job_id": held.job.id}
-    _end(tx, held, Outcome.FAILED, {"state": JobState.FAILED, "ended_at": utc_now(), "error": row})
+    values = {"state": JobState.FAILED, "ended_at": utc_now(), "error": row}
+    _end(tx, held, Outcome.FAILED, values, row)
     cancel_queued(tx, held.job.chain_id, Outcome.CANCELLED, row)
     if held.job.kind is JobKind.LOAD and _was_sent(tx, held.job):
         remember_failed_key(tx, held)
@@ -193,12 +200,18 @@ def remember_failed_key(tx: Connection, held: Claim) -> None:
 
 
 def put_back(
-    tx: Connection, held: Claim, outcome: Outcome, *, crashed: bool = False, after_s: float = 0.0
+    tx: Connection,
+    held: Claim,
+    outcome: Outcome,
+    *,
+    crashed: bool = False,
+    after_s: float = 0.0,
+    error: Hal0Error | None = None,
 ) -> None:
     """End the attempt without ending the job: it is queued again, in its old place.
 
     `crashed` counts a worker's death; any other end forgets earlier ones. `after_s` keeps the job
-    from being claimed for so long. Raises ClaimLost.
+    from being claimed for so long. `error` says of the attempt why. Raises ClaimLost.
     """
     later = monotonic_ms() + int(after_s * 1000)
     values: dict[str, Any] = {
@@ -207,7 +220,18 @@ def put_back(
         "run_after_boot": boot_id() if after_s else None,
         "run_after_ms": later if after_s else None,
     }
-    _end(tx, held, outcome, values)
+    row = None if error is None else {**error.as_row(), "job_id": held.job.id}
+    _end(tx, held, outcome, values, row)
+
+
+def try_again(tx: Connection, held: Claim, error: Hal0Error, after_s: float, faults: int) -> None:
+    """Put a pull back after a network fault, which its attempt keeps; nothing else is tried again.
+
+    `faults` counts those in a row without a byte gained. Raises ClaimLost.
+    """
+    assert held.job.kind is JobKind.PULL
+    put_back(tx, held, Outcome.DEFERRED, after_s=after_s, error=error)
+    tx.execute(update(jobs).where(jobs.c.id == held.job.id).values(faults=faults))
 
 
 def cancel_running(tx: Connection, held: Claim, outcome: Outcome) -> None:

@@ -98,6 +98,7 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
             state=JobState.QUEUED,
             outcome=None,
             crashes=0,
+            faults=0,
             sent_attempt=None,
             deferred_boot=None,
             deferred_ms=None,

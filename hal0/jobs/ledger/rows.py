@@ -65,6 +65,7 @@ class Job:
     outcome: Outcome | None
     attempt: int
     crashes: int
+    faults: int
     owner_id: str | None
     sent_attempt: int | None
     run_after_boot: str | None

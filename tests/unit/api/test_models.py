@@ -94,13 +94,15 @@ async def test_what_is_no_model_is_refused_by_field(
     assert {one["field"] for one in refused.json()["evidence"]["fields"]} == fields
 
 
-@pytest.mark.parametrize("source", ["http://x/a.gguf", "https://x/a", "hf:org/repo", "HF://a/b"])
-async def test_a_source_on_the_network_is_refused_with_the_reason(
-    api: httpx.AsyncClient, source: str
+@pytest.mark.parametrize(
+    "source", ["http://x/dir/a.gguf", "https://x:8/a?key=1", "hf://org/repo/a.gguf@main"]
+)
+async def test_a_source_on_the_network_is_registered_as_it_is_written(
+    api: httpx.AsyncClient, settings: Settings, source: str
 ) -> None:
-    refused = await api.post("/api/v1/models", json={"name": "m", "source": source})
-    assert refused.status_code == 422
-    assert "later version" in refused.json()["detail"]
+    model = (await api.post("/api/v1/models", json={"name": "m", "source": source})).json()
+    assert model["source"] == source
+    assert model["files"][0]["path"] == str(settings.models / "m.gguf")
 
 
 async def test_two_files_of_one_name_cannot_share_a_folder(api: httpx.AsyncClient) -> None:

@@ -273,6 +273,8 @@ chains = Table(
     Column("guard_last_used_at", UtcTime),
     Column("caused_by_job_id", Integer),
     Column("created_at", UtcTime, nullable=False),
+    # What was asked for today, among years.
+    Index("ix_chains_created_at", "created_at"),
     _one_of("goal", JobKind, "goal"),
     _one_of("origin", Origin, "origin"),
     sqlite_autoincrement=True,
@@ -345,7 +347,10 @@ job_attempts = Table(
     Column("ended_at", UtcTime, nullable=False),
     Column("outcome", Text, nullable=False),
     Column("error", JsonText),
+    Column("asked_by", Text),  # its chain's actor then: a retry puts another name on the chain
     PrimaryKeyConstraint("job_id", "attempt"),
+    # What ever failed, also when a retry mended it.
+    Index("ix_job_attempts_failed", "job_id", "attempt", sqlite_where=text("outcome = 'failed'")),
     _one_of("outcome", Outcome, "outcome"),
 )
 

@@ -1,6 +1,8 @@
 """Builders of rows, through the public writers only."""
 
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,14 @@ def make_slot(
         return create(tx, {**row, **values}, Act("local"))
 
 
+def contents(database: Path, without: str = "") -> dict[str, list[Any]]:
+    """Return every row of every table of a database, but of one table."""
+    with closing(sqlite3.connect(database, timeout=10)) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")
+        names = [name for (name,) in tables if name != without]
+        return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
+
+
 def slot_now(db: Database, name: str = "chat") -> Slot:
     """Read a slot."""
     with db.read() as tx:
@@ -118,6 +128,12 @@ def send_load(db: Database, owner_id: str = "owner-1") -> Claim:
 def run_load(db: Database, owner_id: str = "owner-1") -> Claim:
     """Do as `send_load`, and let the engine answer: the slot is ready."""
     held = send_load(db, owner_id)
+    arrive(db, held)
+    return held
+
+
+def arrive(db: Database, held: Claim) -> None:
+    """Let the engine answer to a load that was sent: the slot is ready."""
     with db.write() as tx:
         slot = claims.check(tx, held)
         model_id, wanted = held.load_key_args
@@ -129,7 +145,6 @@ def run_load(db: Database, owner_id: str = "owner-1") -> Claim:
         move(tx, slot_by_id(tx, slot.id), SlotState.READY, Cause.LOADED, held.act)
         release(tx, held.job.engine_id, held.job.id, held.job.attempt)
         claims.finish(tx, held)
-    return held
 
 
 def fail_next(db: Database, error: Hal0Error, owner_id: str = "owner-1") -> Claim:

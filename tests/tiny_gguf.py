@@ -102,10 +102,13 @@ def write_tiny_gguf(
     return path
 
 
-def write_tiny_shards(folder: Path, stem: str, *, count: int = 3, seed: int = 0) -> list[Path]:
+def write_tiny_shards(
+    folder: Path, stem: str, *, count: int = 3, seed: int = 0, layers: int = 2
+) -> list[Path]:
     """Write one model as `<stem>-00001-of-0000N.gguf`…; the first shard holds the metadata."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = _tensors(seed, Size())
+    size = Size(layers=layers)
+    tensors = _tensors(seed, size)
     share = -(-len(tensors) // count)
     paths = []
     for number in range(count):
@@ -115,7 +118,7 @@ def write_tiny_shards(folder: Path, stem: str, *, count: int = 3, seed: int = 0)
             _entry("split.tensors.count", ValueType.I32, len(tensors)),
         ]
         if number == 0:
-            meta = _metadata("llama", Size()) + meta
+            meta = _metadata("llama", size) + meta
         path = folder / f"{stem}-{number + 1:05d}-of-{count:05d}.gguf"
         path.write_bytes(_file(meta, tensors[number * share : (number + 1) * share]))
         paths.append(path)

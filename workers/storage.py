@@ -63,7 +63,6 @@ class LedgerStorage(MemoryStorage):
         if held is None:
             return None
         points.reach("queue.claimed")
-        ctx.bell.ring_self()
         return self._to_message(held)
 
     def enqueue(self, data: Any, priority: Any = None) -> None:
@@ -74,16 +73,25 @@ class LedgerStorage(MemoryStorage):
 
     def _claim(self, ctx: Context, *, look_first: bool) -> Claim | None:
         with self._claiming:
-            has_room = self._heavy_running < ctx.settings.worker_threads // 2
+            has_room = self._has_room(ctx, self._heavy_running)
             if look_first:
                 with ctx.db.read() as tx:
                     if not is_work_waiting(tx, heavy=has_room):
                         return None
             with ctx.db.soft() as tx:
                 held = claim(tx, ctx.owner.id, heavy=has_room)
-            if held is not None:
-                self._heavy_running += held.job.kind in HEAVY
-            return held
+                if held is None:
+                    return None
+                heavy_running = self._heavy_running + (held.job.kind in HEAVY)
+                is_more = is_work_waiting(tx, heavy=self._has_room(ctx, heavy_running))
+            self._heavy_running = heavy_running
+        if is_more:
+            ctx.bell.ring_self()
+        return held
+
+    @staticmethod
+    def _has_room(ctx: Context, heavy_running: int) -> bool:
+        return heavy_running < ctx.settings.worker_threads // 2
 
     def job_is_over(self, held: Claim) -> None:
         """Free the place of a pull or validation."""

@@ -9,7 +9,7 @@ from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.jobs.bulk import Retried
 from hal0.jobs.ledger.intake import Accepted
 from hal0.jobs.ledger.rows import Job
-from hal0.jobs.queries import Attempt, ChainDetail, JobDetail
+from hal0.jobs.queries import Attempt, ChainDetail, JobDetail, Progress
 from hal0.registry.catalog import Model
 from hal0.registry.roster import EngineRow
 from hal0.slots.audit import AuditRow
@@ -90,15 +90,21 @@ def job_json(detail: JobDetail) -> Json:
         "waiting_for": detail.waiting_for,
         "caused_by": detail.caused_by,
         "actor": detail.actor,
-        "progress": None
-        if progress is None
-        else {
-            "phase": progress.phase,
-            "done_bytes": progress.done_bytes,
-            "total_bytes": progress.total_bytes,
-        },
+        "progress": None if progress is None else progress_json(progress),
         "error": problem_of(job.error),
         "attempts": [attempt_json(attempt) for attempt in detail.attempts],
+    }
+
+
+def progress_json(progress: Progress) -> Json:
+    """Show how far a job is; a total of 0 bytes, null rates and times = nobody knows."""
+    rate, left_s = progress.rate_bytes_s, progress.left_s
+    return {
+        "phase": progress.phase,
+        "done_bytes": progress.done_bytes,
+        "total_bytes": progress.total_bytes,
+        "rate_bytes_s": None if rate is None else round(rate),
+        "left_s": None if left_s is None else round(left_s, 1),
     }
 
 

@@ -39,6 +39,14 @@ class Progress:
     phase: str
     done_bytes: int
     total_bytes: int
+    rate_bytes_s: float | None
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the end at this rate; None = nobody knows."""
+        if not self.rate_bytes_s or not self.total_bytes:
+            return None
+        return max(0, self.total_bytes - self.done_bytes) / self.rate_bytes_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +116,12 @@ def job_page(
 
     Raises SlotNotFound for a slot that never was.
     """
-    query = select(*JOB_COLUMNS).order_by(jobs.c.id.desc()).limit(limit)
+    # Unfinished jobs are few: a walk by id, which the plus forbids, would meet all others first.
+    is_unfinished = wanted.state in (JobState.QUEUED, JobState.RUNNING)
+    key = literal_column("+jobs.id") if is_unfinished else jobs.c.id
+    query = select(*JOB_COLUMNS).order_by(key.desc()).limit(limit)
     if before is not None:
-        query = query.where(jobs.c.id < before)
+        query = query.where(key < before)
     if wanted.slot is not None:
         query = query.where(jobs.c.slot_id.in_(ids_ever_named(tx, wanted.slot)))
     if wanted.state is not None:  # a literal: SQLite takes a partial index only then
@@ -126,7 +137,9 @@ def job_detail(tx: Connection, job_id: int) -> JobDetail:
     if job_id <= MAX_ID:
         row = tx.execute(select(*JOB_COLUMNS).where(jobs.c.id == job_id)).one_or_none()
     if row is None:
-        raise JobNotFound(f"there is no job {job_id}", evidence={"job_id": job_id})
+        raise JobNotFound(
+            f"there is no job {job_id}; `hal0 job list` shows them", evidence={"job_id": job_id}
+        )
     return details(tx, [read_job(row)])[0]
 
 
@@ -142,7 +155,9 @@ def chain_detail(tx: Connection, chain_id: int) -> ChainDetail:
             .where(chains.c.id == chain_id)
         ).one_or_none()
     if row is None:
-        raise JobNotFound(f"there is no chain {chain_id}", evidence={"chain_id": chain_id})
+        raise JobNotFound(
+            f"there is no chain {chain_id}; each job names its own", evidence={"chain_id": chain_id}
+        )
     listed = details(tx, jobs_of_chain(tx, chain_id))
     return ChainDetail(chain_by_id(tx, chain_id), row.slot, row.model, tuple(listed))
 
@@ -208,7 +223,7 @@ def _progress(tx: Connection, listed: Sequence[Job]) -> dict[int, Progress]:
     attempt_of = {job.id: job.attempt for job in listed if job.state is not JobState.QUEUED}
     rows = tx.execute(select(job_progress).where(job_progress.c.job_id.in_(attempt_of)))
     return {
-        row.job_id: Progress(row.phase, row.done_bytes, row.total_bytes)
+        row.job_id: Progress(row.phase, row.done_bytes, row.total_bytes, row.rate_bytes_s)
         for row in rows
         if row.attempt == attempt_of[row.job_id]
     }

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from hal0.errors import NotAGguf, Truncated
 
 MAX_LENGTH: Final = 2**30  # of a string or an array; gguf.cpp has the same
-MAX_ENTRIES: Final = 2**18  # keys, tensors and nested arrays; real files have some thousands
+MAX_ENTRIES: Final = 2**16  # keys, tensors and nested arrays; real files have some thousands
 MAX_READ_BYTES: Final = 64 * 2**20  # 500,000 merges with their tokens are about 15 MB
 MAX_TEXT_BYTES: Final = 256  # of a name that is kept; what is longer is cut
 CHUNK_BYTES: Final = 256 * 1024
@@ -103,6 +103,8 @@ class BoundedReader:
         self._pos += length - kept
         # It ends up in messages on a terminal: no control characters from a stranger's file.
         text = raw.decode("utf-8", errors="replace")
+        if text.isprintable():
+            return text
         return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
     def skip(self, count: int, what: str) -> None:

@@ -22,6 +22,8 @@ VERSIONS: Final = (2, 3)
 MAX_RANK: Final = 4  # GGML_MAX_DIMS
 MAX_NESTING: Final = 4
 DEFAULT_ALIGNMENT: Final = 32
+MAX_ELEMENTS: Final = 2**63 - 1  # ggml counts in int64
+MAX_UNSIZED: Final = 16
 
 U32: Final = 4
 STRING: Final = 8
@@ -71,7 +73,8 @@ class GgufHeader:
     """What hal0 keeps of a header; offsets count bytes from the start of the file.
 
     `end_offset` is where the tensor that reaches farthest ends; one of an unknown type counts as a
-    single byte there, and its type number is in `unsized_types`. `split_no` counts from 0.
+    single byte there, and its type number is in `unsized_types`, the first MAX_UNSIZED of them.
+    `split_no` counts from 0.
     """
 
     version: int
@@ -231,14 +234,16 @@ class _Extents:
                 f"the offset of {what}", at, f"a multiple of {alignment}", offset, "damaged"
             )
         elements: int = math.prod(dims)
-        if elements >= 2**63:
+        if max((elements, *dims)) > MAX_ELEMENTS:
             raise not_a_gguf(f"the shape of {what}", at, "under 2^63 elements", dims, "damaged")
         if kind not in TENSOR_TYPES:
-            self.unsized_types.add(kind)
+            if len(self.unsized_types) < MAX_UNSIZED:
+                self.unsized_types.add(kind)
             return int(offset) + 1
         block, block_bytes = TENSOR_TYPES[kind]
-        if (dims[0] if dims else 1) % block:
+        row = dims[0] if dims else 1
+        if row % block:
             raise not_a_gguf(
-                f"the row of {what}", at, f"a multiple of {block} elements", dims[0], "damaged"
+                f"the row of {what}", at, f"a multiple of {block} elements", row, "damaged"
             )
         return int(offset) + elements // block * block_bytes

@@ -1,5 +1,6 @@
 """Whether a split model has all of its shards: as many as `split.count` says, each once."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -36,16 +37,25 @@ def _ensure_numbers(count: int, shards: Sequence[tuple[ModelFile, Facts]]) -> No
     what = f"{', '.join(map(str, missing))} missing" if missing else "one is given twice"
     raise about(
         Truncated,
-        shards[0][0],
+        _out_of_place(shards) if len(shards) == count else shards[0][0],
         f"it is a shard of {count}, and the model has the shards {numbers}: {what}",
         {"expected": count, "found": numbers, "missing": missing},
     )
 
 
+def _out_of_place(shards: Sequence[tuple[ModelFile, Facts]]) -> ModelFile:
+    """Return the file that is another shard than its place in the model says."""
+    return next(file for place, (file, facts) in enumerate(shards) if facts["split_no"] != place)
+
+
 def _ensure_tensors(shards: Sequence[tuple[ModelFile, Facts]]) -> None:
-    """Shards of two different sets have the right numbers and the wrong sum of tensors."""
+    """Shards of two different sets have the right numbers and the wrong sum of tensors.
+
+    The one to blame is the one that disagrees with most others.
+    """
     found = sum(facts["tensor_count"] for _, facts in shards)
-    for file, facts in shards:
+    claims = Counter(facts["split_tensor_count"] for _, facts in shards)
+    for file, facts in sorted(shards, key=lambda shard: claims[shard[1]["split_tensor_count"]]):
         expected = facts["split_tensor_count"]
         if expected not in {None, found}:
             raise about(

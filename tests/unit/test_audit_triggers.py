@@ -102,7 +102,7 @@ def test_the_home_is_as_these_tests_think(plain: sqlite3.Connection) -> None:
         "UPDATE OR REPLACE job_attempts SET job_id = 1, attempt = 1",
         "DELETE FROM job_attempts WHERE job_id = 5",
         "DELETE FROM job_attempts",
-        f"INSERT OR REPLACE INTO job_attempts VALUES (5, 1, 'me', '{NOW}', '{NOW}', 'done', NULL)",
+        f"REPLACE INTO job_attempts VALUES (5, 1, 'me', '{NOW}', '{NOW}', 'done', NULL, NULL)",
     ],
 )
 def test_a_row_of_the_audit_is_final(plain: sqlite3.Connection, sql: str) -> None:

@@ -2,7 +2,6 @@
 
 import fcntl
 import re
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from hal0.db import migrate, migrations_folder, open_database, prepare_home, rev
 from hal0.settings import Settings
 from hal0.states import EDGES
 from hal0.tables import REVISION, TRIGGERS, metadata
+from tests.older import migrate_and_die
 
 ROOT = Path(__file__).parents[2]
 OPEN = """
@@ -32,22 +32,6 @@ from hal0.settings import Settings
 print("here", flush=True)
 sys.stdin.readline()
 open_database(Settings(home=Path(sys.argv[1]))).close()
-"""
-DIE_AT = """
-import os, signal, sys
-from pathlib import Path
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
-from hal0.audit_views import VIEWS
-from hal0.db import migrate
-from hal0.settings import Settings
-
-@event.listens_for(Engine, "after_cursor_execute")
-def _die(connection, cursor, statement, *rest):
-    if sys.argv[2] in " ".join(statement.split()):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-migrate(Settings(home=Path(sys.argv[1])))
 """
 
 
@@ -206,13 +190,7 @@ def test_a_process_waits_while_another_migrates(settings: Settings) -> None:
 def test_of_a_migration_killed_in_the_middle_nothing_stays(
     settings: Settings, statement: str
 ) -> None:
-    killed = subprocess.run(
-        [sys.executable, "-c", DIE_AT, str(settings.home), statement],
-        cwd=ROOT,
-        timeout=30,
-        check=False,
-    )
-    assert killed.returncode == -signal.SIGKILL
+    migrate_and_die(settings, statement)
     assert revision(settings.database) is None
     assert _schema(settings.database) == {}
     open_database(settings).close()

@@ -18,10 +18,12 @@ from hal0.errors import ClaimLost, Hal0Error
 from hal0.jobs.ledger.rows import (
     IS_QUEUED,
     IS_RUNNING,
+    JOB_COLUMNS,
     Claim,
     Job,
     chain_by_id,
     job_by_id,
+    read_job,
 )
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.spec import load_key
@@ -51,12 +53,11 @@ SELECT j.id FROM jobs j WHERE j.state = 'queued'
     ELSE 1 END
 ORDER BY j.position, j.step LIMIT 1
 """
-_PEEK = text(RUNNABLE)
 _CLAIM = text(
     "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner_id = :owner, "  # noqa: S608
     "started_at = :now, outcome = NULL, run_after_boot = NULL, run_after_ms = NULL "
-    f"WHERE id = ({RUNNABLE}) RETURNING id"
-)
+    f"WHERE id = ({RUNNABLE}) RETURNING {', '.join(column.name for column in JOB_COLUMNS)}"
+).columns(*JOB_COLUMNS)
 
 
 def _now(heavy: bool) -> dict[str, Any]:
@@ -65,7 +66,8 @@ def _now(heavy: bool) -> dict[str, Any]:
 
 def is_work_waiting(tx: Connection, *, heavy: bool = True) -> bool:
     """Tell whether a claim would find something now; needs no more than a read."""
-    return tx.execute(_PEEK, _now(heavy)).first() is not None
+    asked = tx.connection.cursor()  # past SQLAlchemy: every idle thread asks this each second
+    return asked.execute(RUNNABLE, _now(heavy)).fetchone() is not None
 
 
 def claim(tx: Connection, owner_id: str, *, heavy: bool = True) -> Claim | None:
@@ -76,7 +78,10 @@ def claim(tx: Connection, owner_id: str, *, heavy: bool = True) -> Claim | None:
     """
     now = jobs.c.started_at.type.process_bind_param(utc_now(), tx.dialect)  # type: ignore[attr-defined]
     row = tx.execute(_CLAIM, {**_now(heavy), "owner": owner_id, "now": now}).one_or_none()
-    return None if row is None else running_claim(tx, row.id)
+    if row is None:
+        return None
+    job = read_job(row)
+    return Claim(job, chain_by_id(tx, job.chain_id))
 
 
 def running_claim(tx: Connection, job_id: int) -> Claim:
@@ -143,6 +148,7 @@ def _end(
             "ended_at": now,
             "outcome": outcome,
             "error": error,
+            "asked_by": held.chain.actor,
         },
     )
 

@@ -7,7 +7,7 @@ accepted, and by no job later.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -66,6 +66,15 @@ class Accepted:
 
 
 ALREADY_SO = Accepted(None, already=True)
+
+# Built once: who waits for an idle machine to begin pays for each statement that is built anew.
+_NEXT_POSITION = select(func.coalesce(func.max(chains.c.position), 0) + 1)
+_INSERT_CHAIN = (
+    insert(chains)
+    .values(position=_NEXT_POSITION.scalar_subquery())
+    .returning(chains.c.id, chains.c.position)
+)
+_INSERT_JOB = insert(jobs).returning(jobs.c.id)
 
 
 def request_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
@@ -146,56 +155,52 @@ def machine_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted | N
 def add_chain(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
     """Insert a chain with its jobs at the tail of the slot's queue."""
     now = utc_now()
-    position = next_position(tx)
     generation, last_used_at = wish.guard or (None, None)
-    chain_id = tx.execute(
-        insert(chains)
-        .values(
-            slot_id=slot.id,
-            position=position,
-            goal=wish.goal,
-            origin=by.origin,
-            actor=by.actor,
-            request_id=by.request_id,
-            model_id=wish.model_id,
-            options=None if wish.options is None else dict(wish.options),
-            rehash=wish.rehash,
-            force=wish.force,
-            drain_timeout_s=wish.drain_timeout_s,
-            guard_generation=generation,
-            guard_last_used_at=last_used_at,
-            caused_by_job_id=by.caused_by_job_id,
-            created_at=now,
-        )
-        .returning(chains.c.id)
-    ).scalar_one()
+    chain = tx.execute(
+        _INSERT_CHAIN,
+        {
+            "slot_id": slot.id,
+            "goal": wish.goal,
+            "origin": by.origin,
+            "actor": by.actor,
+            "request_id": by.request_id,
+            "model_id": wish.model_id,
+            "options": None if wish.options is None else dict(wish.options),
+            "rehash": wish.rehash,
+            "force": wish.force,
+            "drain_timeout_s": wish.drain_timeout_s,
+            "guard_generation": generation,
+            "guard_last_used_at": last_used_at,
+            "caused_by_job_id": by.caused_by_job_id,
+            "created_at": now,
+        },
+    ).one()
     kinds = tuple(JobKind) if wish.goal is JobKind.LOAD else (wish.goal,)
     ids = [
         tx.execute(
-            insert(jobs)
-            .values(
-                chain_id=chain_id,
-                slot_id=slot.id,
-                engine_id=slot.engine_id,
-                model_id=wish.model_id,
-                kind=kind,
-                position=position,
-                step=kind.step,
-                state=JobState.QUEUED,
-                attempt=0,
-                crashes=0,
-                created_at=now,
-            )
-            .returning(jobs.c.id)
+            _INSERT_JOB,
+            {
+                "chain_id": chain.id,
+                "slot_id": slot.id,
+                "engine_id": slot.engine_id,
+                "model_id": wish.model_id,
+                "kind": kind,
+                "position": chain.position,
+                "step": kind.step,
+                "state": JobState.QUEUED,
+                "attempt": 0,
+                "crashes": 0,
+                "created_at": now,
+            },
         ).scalar_one()
         for kind in kinds
     ]
-    return Accepted(chain_id, tuple(ids))
+    return Accepted(chain.id, tuple(ids))
 
 
 def next_position(tx: Connection) -> int:
     """Return the place behind every chain there is."""
-    return int(tx.execute(select(func.coalesce(func.max(chains.c.position), 0))).scalar_one()) + 1
+    return int(tx.execute(_NEXT_POSITION).scalar_one())
 
 
 def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
@@ -251,7 +256,7 @@ def _complete(slot: Slot, wish: Wish) -> Wish:
             evidence={"slot": slot.name},
         )
     options = slot.options if wish.options is None else wish.options
-    return Wish(wish.goal, model_id, options, wish.rehash)
+    return replace(wish, model_id=model_id, options=options)
 
 
 def _same(tx: Connection, last: Sequence[Job], wish: Wish) -> Chain | None:

@@ -137,7 +137,9 @@ def job_by_id(tx: Connection, job_id: int) -> Job:
     """Return the job; raises JobNotFound."""
     row = tx.execute(_JOB, {"id": job_id}).one_or_none()
     if row is None:
-        raise JobNotFound(f"there is no job {job_id}", evidence={"job_id": job_id})
+        raise JobNotFound(
+            f"there is no job {job_id}; `hal0 job list` shows them", evidence={"job_id": job_id}
+        )
     return read_job(row)
 
 

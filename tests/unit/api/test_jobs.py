@@ -62,13 +62,20 @@ async def test_progress_is_shown_of_the_running_attempt_alone(
         "attempt": 1,
         "phase": "copying",
         "done_bytes": 3,
+        "rate_bytes_s": 2.0,
         "total_bytes": 9,
         "at": held.job.created_at,
     }
     with db.soft() as tx:
         tx.execute(job_progress.insert(), row)
     shown = (await api.get(f"/api/v1/jobs/{job_id}")).json()["progress"]
-    assert shown == {"phase": "copying", "done_bytes": 3, "total_bytes": 9}
+    assert shown == {
+        "phase": "copying",
+        "done_bytes": 3,
+        "total_bytes": 9,
+        "rate_bytes_s": 2,
+        "left_s": 3.0,
+    }
     with db.write() as tx:
         claims.put_back(tx, held, Outcome.INTERRUPTED)
     assert (await api.get(f"/api/v1/jobs/{job_id}")).json()["progress"] is None

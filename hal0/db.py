@@ -33,35 +33,49 @@ _UNWRITABLE: Final = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
+WRITTEN: Final = (
+    *("hal0.db", "hal0.db-wal", "hal0.db-shm", "migrate.lock", "up.lock"),
+    *("run/bells", "run/owners"),
+)
+"""What every process of a home must be able to write, once it is there."""
 
 
 @contextmanager
-def database_errors() -> Iterator[None]:
+def database_errors(path: Path = Path("hal0.db")) -> Iterator[None]:
     """Map SQLite's refusals to ours; constraint violations pass, they are the caller's to read."""
     try:
         yield
     except exc.IntegrityError:
         raise
     except (exc.DBAPIError, sqlite3.Error) as error:
-        raise _mapped(error) from error
+        raise _mapped(error, path) from error
     except exc.TimeoutError as error:
-        raise errors.DatabaseLocked("no free connection to the database within 30 s") from error
+        raise errors.DatabaseLocked(f"no free connection to {path} within 30 s") from error
 
 
-def _mapped(error: Exception) -> Exception:
+def _mapped(error: Exception, path: Path) -> Exception:
     cause = getattr(error, "orig", None) or error
     code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
     message = str(cause)
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return errors.DatabaseLocked(
-            f"another process holds the database: {message}", retry_after_s=1
+            f"another process holds {path}: {message}; end it, or try again later",
+            retry_after_s=1,
         )
     if code == sqlite3.SQLITE_FULL:
-        return errors.DatabaseFull(f"no room for the database: {message}", retry_after_s=5)
+        return errors.DatabaseFull(
+            f"no room for {path}: {message}; make room on its disk", retry_after_s=5
+        )
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return errors.DatabaseCorrupt(f"hal0.db is damaged or no database: {message}")
+        return errors.DatabaseCorrupt(
+            f"{path} is damaged or no database: {message}; stop hal0, put it aside for whoever may "
+            "mend it, and put a copy in its place"
+        )
     if code in _UNWRITABLE:
-        return errors.DatabaseUnwritable(f"hal0.db cannot be written: {message}", retry_after_s=5)
+        return errors.DatabaseUnwritable(
+            f"{path} cannot be used: {message}; see to its disk, its owner and its permissions",
+            retry_after_s=5,
+        )
     return errors.DatabaseError(message)
 
 
@@ -88,7 +102,9 @@ def _engine(path: Path, synchronous: str, begin: str, busy_timeout_s: float) -> 
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        connection.exec_driver_sql(begin)
+        raw = connection.connection.dbapi_connection  # past SQLAlchemy: a third of its price
+        assert raw is not None
+        raw.execute(begin)
 
     return engine
 
@@ -104,7 +120,7 @@ class Database:
 
     @contextmanager
     def _begin(self, engine: Engine) -> Iterator[Connection]:
-        with database_errors(), engine.begin() as connection:
+        with database_errors(self.path), engine.begin() as connection:
             yield connection
 
     def read(self) -> AbstractContextManager[Connection]:
@@ -155,7 +171,10 @@ def _wrong_revision(path: Path, found: str | None) -> errors.DatabaseError:
 
 
 def prepare_home(settings: Settings) -> None:
-    """Make the home, models and run folders; raises SettingsError when they cannot be written."""
+    """Make the home, models and run folders.
+
+    Raises SettingsError when they, or what another user left in them, cannot be written.
+    """
     for folder in (settings.home, settings.models, settings.run):
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o750)
@@ -167,20 +186,28 @@ def prepare_home(settings: Settings) -> None:
             raise errors.SettingsError(
                 f"{folder} cannot be written; set HAL0_HOME to a folder you own"
             )
+    for path in (settings.home / name for name in WRITTEN):
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            raise errors.SettingsError(
+                f"{path} cannot be read and written by this user; give it to them (chown), or run "
+                "hal0 as its owner"
+            )
 
 
 def revision(path: Path) -> str | None:
     """Return the schema's revision; None = no or an empty database."""
     if not path.exists() or path.stat().st_size == 0:
         return None
-    with database_errors():
+    with database_errors(path):
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)
         try:
             names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
             if not names:
                 return None
             if "alembic_version" not in names:
-                raise errors.DatabaseCorrupt(f"{path} is a database, but not one of hal0")
+                raise errors.DatabaseCorrupt(
+                    f"{path} is a database, but not one of hal0; set HAL0_HOME to another folder"
+                )
             row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
             return None if row is None else str(row[0])
         finally:
@@ -196,7 +223,7 @@ def migrations_folder() -> Path:
 
 def back_up(database: Path, to: Path) -> None:
     """Copy the database whole, also while others use it, and sync the copy."""
-    with database_errors():
+    with database_errors(database):
         source, copy = sqlite3.connect(database), sqlite3.connect(to)
         try:
             copy.execute("PRAGMA synchronous = FULL")
@@ -214,6 +241,7 @@ def migrate(settings: Settings) -> None:
     """
     from alembic import command
     from alembic.config import Config
+    from alembic.util import CommandError
 
     prepare_home(settings)
     with (settings.home / "migrate.lock").open("w") as lock:
@@ -225,9 +253,15 @@ def migrate(settings: Settings) -> None:
             back_up(settings.database, settings.home / f"hal0.db.{found}.backup")
         config = Config(attributes={"settings": settings})
         config.set_main_option("script_location", str(migrations_folder()))
-        with database_errors():
+        with database_errors(settings.database):
             connection = sqlite3.connect(settings.database)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.close()
             settings.database.chmod(0o640)
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise errors.DatabaseCorrupt(
+                    f"{settings.database} has schema {found}, which no hal0 up to this one wrote; "
+                    "put a copy of the database in its place"
+                ) from error

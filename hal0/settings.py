@@ -1,14 +1,17 @@
 """Every default with its unit; with `where.py` the only reader of the environment and `hal0.toml`.
 
 The environment wins over `$HAL0_HOME/hal0.toml`, which wins over the defaults here. A name that
-hal0 does not know is refused in the file; in the environment, where other programs live too, only
-names that begin with HAL0_ are looked at.
+hal0 does not know is refused, for it is a slip of the pen that would leave a default in force; in
+the environment, where other programs live too, only names that begin with HAL0_ are looked at.
 """
 
+import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -126,17 +129,17 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, **overrides: Any) -> Self:
-        """Read the settings; raises SettingsError that names each bad one."""
+        """Read the settings; raises SettingsError that names each bad and each unknown one."""
+        unknown = [_not_a_setting(name) for name in sorted(os.environ) if _is_slip(name)]
         try:
-            return cls(**overrides)
+            settings = cls(**overrides)
         except ValidationError as exc:
-            problems = "; ".join(
-                f"{PREFIX}{'_'.join(map(str, e['loc'])).upper() or '*'}: {e['msg']}"
-                for e in exc.errors()
-            )
-            raise SettingsError(problems) from exc
+            raise SettingsError("; ".join([*unknown, *map(_told, exc.errors())])) from exc
         except (OSError, ValueError) as exc:
-            raise SettingsError(f"hal0.toml cannot be read: {exc}") from exc
+            raise SettingsError(f"{home() / 'hal0.toml'} cannot be read: {exc}") from exc
+        if unknown:
+            raise SettingsError("; ".join(unknown))
+        return settings
 
     @property
     def database(self) -> Path:
@@ -178,3 +181,23 @@ class Settings(BaseSettings):
         if self.engine_settle_s is not None:
             return self.engine_settle_s
         return 1200.0 if kind == "lemonade" else 600.0
+
+
+def _is_slip(name: str) -> bool:
+    """Tell whether a name of the environment is meant for hal0 and is no setting."""
+    known = (f"{PREFIX}{field.upper()}" for field in Settings.model_fields)
+    return name.upper().startswith(PREFIX) and name not in known
+
+
+def _not_a_setting(name: str) -> str:
+    near = get_close_matches(name[len(PREFIX) :].lower(), Settings.model_fields)
+    meant = " or ".join(f"{PREFIX}{field.upper()}" for field in near)
+    to_do = f"did you mean {meant}?" if near else "README lists them"
+    return f"{name} is no setting of hal0; {to_do}"
+
+
+def _told(error: ErrorDetails) -> str:
+    name = f"{PREFIX}{'_'.join(map(str, error['loc'])).upper() or '*'}"
+    if error["type"] == "extra_forbidden":
+        return _not_a_setting(name)
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}"

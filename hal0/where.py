@@ -58,7 +58,7 @@ def whereabouts() -> Whereabouts:
 def _toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as exc:
-        raise SettingsError(f"hal0.toml cannot be read: {exc}") from exc
+        raise SettingsError(f"{path} cannot be read: {exc}") from exc

@@ -66,6 +66,7 @@ def listen(bind: str) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer
         listener.bind((host, port))
+        listener.listen()  # two that are only bound share a port, and one of them finds out late
     except OSError as exc:
         listener.close()
         raise SettingsError(

@@ -139,17 +139,27 @@ def role_of(scope: Scope, routes: Sequence[BaseRoute]) -> Role:
     """
     allowed: set[str] = set()
     for route in routes:
-        match, _ = route.matches(scope)
+        match = _match(route, scope)
         if match is Match.FULL:
             return _listed_role(scope["method"], route)
         if match is Match.PARTIAL and isinstance(route, Route):
             allowed |= route.methods or set()
     if allowed:
+        allow = sorted(allowed)
         raise MethodNotAllowed(
-            f"{scope['method']} is not possible on {scope['path']}",
-            evidence={"allow": sorted(allowed)},
+            f"{scope['method']} is not possible on {scope['path']}; use {', '.join(allow)}",
+            evidence={"allow": allow},
         )
-    raise RouteNotFound(f"there is nothing at {scope['path']}")
+    raise RouteNotFound(
+        f"there is nothing at {scope['path']:.200}; the part REST of README lists what there is"
+    )
+
+
+def _match(route: BaseRoute, scope: Scope) -> Match:
+    try:
+        return route.matches(scope)[0]
+    except ValueError:  # an id of more digits than Python reads
+        return Match.NONE
 
 
 def _listed_role(method: str, route: BaseRoute) -> Role:

@@ -1,13 +1,12 @@
 """Which engines there are, over HTTP. None is asked anything here: workers do that."""
 
-from typing import Any
-
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hal0.api import exchange, views
+from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import EngineCreate, Page
 from hal0.registry.roster import add_engine, all_engines, engine_named
@@ -37,11 +36,11 @@ async def create_engine(request: Request) -> Response:
     settle_s = body.settle_s or exchange.settings_of(request).settle_s_of(body.kind)
     values = {**body.model_dump(), "settle_s": settle_s}
 
-    def do(tx: Connection) -> dict[str, Any]:
-        return views.engine_json(add_engine(tx, values))
+    def do(tx: Connection) -> Reply:
+        engine = add_engine(tx, values)
+        return Reply(views.engine_json(engine), 201, f"/api/v1/engines/{engine.name}")
 
-    shown = await exchange.change(request, do)
-    return exchange.answer(shown, 201, {"Location": f"/api/v1/engines/{body.name}"})
+    return exchange.respond(await exchange.change(request, do))
 
 
 ROUTES = [

@@ -6,23 +6,25 @@ is one `db.read()`: what it shows is one consistent view.
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from sqlalchemy import Connection
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from hal0 import points
+from hal0.api.idempotency import REPLAYED, Once, Reply, digest_of, done_once, key_in
+from hal0.api.json_body import json_object
+from hal0.api.refusals import refused, validated
+from hal0.api.schemas import Query
 from hal0.db import Database
-from hal0.errors import InvalidRequest, NotJson, TooLarge
 from hal0.jobs import bell
 from hal0.jobs.ledger.rows import By
 from hal0.settings import Settings
 from hal0.slots.transitions import Act
 
-MAX_BODY_BYTES: Final = 1 << 20
 T = TypeVar("T")
 S = TypeVar("S", bound=BaseModel)
 
@@ -57,35 +59,50 @@ async def read(request: Request, look: Callable[[Connection], T]) -> T:
     return await run_in_threadpool(in_thread)
 
 
-async def change(request: Request, do: Callable[[Connection], T]) -> T:
-    """Run `do` in a thread, in one transaction whose commit is on disk when this returns."""
+async def change(request: Request, do: Callable[[Connection], Reply]) -> Reply:
+    """Run `do` in a thread, in one transaction whose commit is on disk when this returns.
 
-    def in_thread() -> T:
-        with database_of(request).write() as tx:
-            return do(tx)
-
-    return await run_in_threadpool(in_thread)
+    A POST that was done before under its Idempotency-Key is not done again.
+    """
+    return await run_in_threadpool(_changed, request, do)
 
 
-async def enqueue(request: Request, do: Callable[[Connection], T]) -> T:
+async def enqueue(request: Request, do: Callable[[Connection], Reply]) -> Reply:
     """Do as `change`, then wake the workers."""
 
-    def in_thread() -> T:
-        with database_of(request).write() as tx:
-            done = do(tx)
-        points.reach("api.enqueued")
-        bell.ring(settings_of(request).run)
-        return done
+    def in_thread() -> Reply:
+        reply = _changed(request, do)
+        if not reply.is_replayed:
+            points.reach("api.enqueued")
+            bell.ring(settings_of(request).run)
+        return reply
 
     return await run_in_threadpool(in_thread)
+
+
+def _changed(request: Request, do: Callable[[Connection], Reply]) -> Reply:
+    once = _once(request)
+    with database_of(request).write() as tx:
+        return do(tx) if once is None else done_once(tx, once, do)
+
+
+def _once(request: Request) -> Once | None:
+    """Return under which key this request is done; other methods than POST can be repeated."""
+    key = key_in(request.headers) if request.method == "POST" else None
+    if key is None:
+        return None
+    said = digest_of(request.method, request.scope["path"], request.state.body)
+    return Once(request.state.actor, key, said)
 
 
 async def body_of(request: Request, schema: type[S]) -> S:
-    """Return the checked body; none at all counts as `{}`.
+    """Return the checked body; none at all counts as `{}`. A POST reads it before it changes.
 
     Raises TooLarge, NotJson, and InvalidRequest that lists every bad field.
     """
-    return validated(schema, _json_object(await _bytes(request)))
+    query_of(request, Query)
+    request.state.body = await json_object(request)
+    return validated(schema, request.state.body)
 
 
 def query_of(request: Request, schema: type[S]) -> S:
@@ -93,69 +110,8 @@ def query_of(request: Request, schema: type[S]) -> S:
     pairs = request.query_params.multi_items()
     twice = sorted({name for name, _ in pairs if len(request.query_params.getlist(name)) > 1})
     if twice:
-        refuse([{"field": name, "problem": "is given twice"} for name in twice])
+        raise refused([(name, "is given twice") for name in twice])
     return validated(schema, dict(pairs))
-
-
-def validated(schema: type[S], values: Mapping[str, Any]) -> S:
-    """Return `values` as `schema`; raises InvalidRequest."""
-    try:
-        return schema.model_validate(values)
-    except ValidationError as exc:
-        found = exc.errors(include_url=False, include_context=False, include_input=False)
-        refuse(
-            [
-                {
-                    "field": ".".join(map(str, error["loc"])),
-                    "problem": error["msg"].removeprefix("Value error, "),
-                }
-                for error in found
-            ]
-        )
-
-
-def refuse(fields: list[dict[str, str]]) -> NoReturn:
-    """Raise InvalidRequest that names these fields."""
-    detail = "; ".join(
-        f"{field['field']}: {field['problem']}" if field["field"] else field["problem"]
-        for field in fields
-    )
-    raise InvalidRequest(detail, evidence={"fields": fields})
-
-
-async def _bytes(request: Request) -> bytes:
-    announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > MAX_BODY_BYTES:
-        raise _too_large()
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large()
-    return bytes(body)
-
-
-def _too_large() -> TooLarge:
-    return TooLarge(
-        f"the body is larger than {MAX_BODY_BYTES} bytes", evidence={"limit_bytes": MAX_BODY_BYTES}
-    )
-
-
-def _json_object(text: bytes) -> dict[str, Any]:
-    if not text.strip():
-        return {}
-    try:
-        value = json.loads(text.decode(), parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as exc:
-        raise NotJson(f"the body is not JSON: {exc}") from exc
-    if not isinstance(value, dict):
-        raise NotJson("the body must be a JSON object")
-    return value
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON value")
 
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -163,3 +119,13 @@ def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = 
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     kept = {"Cache-Control": "no-store", **(headers or {})}
     return Response(text, status, kept, "application/json")
+
+
+def respond(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:
+    """Return the answer to a change."""
+    more = {} if reply.location is None else {"Location": reply.location}
+    if reply.is_replayed:
+        more[REPLAYED] = "true"
+    if reply.body is None:
+        return Response(status_code=reply.status, headers=more)
+    return answer(reply.body, reply.status, {**more, **(headers or {})})

@@ -1,16 +1,15 @@
 """What can be seen of jobs and chains, and done to them, over HTTP."""
 
-from typing import Any
-
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hal0.api import exchange, views
+from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import BulkRetry, JobsQuery, Nothing
-from hal0.api.waiting import accepted_answer
+from hal0.api.waiting import order
 from hal0.errors import JobNotFound
 from hal0.jobs.bulk import BulkFilter, retry_all
 from hal0.jobs.ledger import orders
@@ -57,17 +56,19 @@ async def retry_job(request: Request) -> Response:
         queued = orders.retry(tx, job_id, by)
         return Accepted(queued[0].chain_id, tuple(job.id for job in queued))
 
-    return await accepted_answer(request, await exchange.enqueue(request, do))
+    return await order(request, do)
 
 
 async def cancel_job(request: Request) -> Response:
     """Cancel a job and the rest of its chain."""
     await exchange.body_of(request, Nothing)
     job_id, by = _job_id(request), exchange.by(request)
-    cancelled = await exchange.enqueue(request, lambda tx: orders.cancel(tx, job_id, by))
-    return exchange.answer(
-        {"chain_id": cancelled[0].chain_id, "jobs": [job.id for job in cancelled]}
-    )
+
+    def do(tx: Connection) -> Reply:
+        cancelled = orders.cancel(tx, job_id, by)
+        return Reply({"chain_id": cancelled[0].chain_id, "jobs": [job.id for job in cancelled]})
+
+    return exchange.respond(await exchange.enqueue(request, do))
 
 
 async def retry_jobs(request: Request) -> Response:
@@ -77,20 +78,21 @@ async def retry_jobs(request: Request) -> Response:
     kind = None if body.filter.kind is None else JobKind(body.filter.kind)
     wanted = BulkFilter(body.filter.slot, kind, body.filter.code)
 
-    def do(tx: Connection) -> list[dict[str, Any]]:
-        return [
-            views.retried_json(retried)
-            for retried in retry_all(tx, wanted, by, dry_run=body.dry_run)
-        ]
+    def do(tx: Connection) -> Reply:
+        done = retry_all(tx, wanted, by, dry_run=body.dry_run)
+        items = [views.retried_json(retried) for retried in done]
+        return Reply({"dry_run": body.dry_run, "items": items, "next_cursor": None})
 
-    items = await (exchange.change if body.dry_run else exchange.enqueue)(request, do)
-    return exchange.answer({"dry_run": body.dry_run, "items": items, "next_cursor": None})
+    write = exchange.change if body.dry_run else exchange.enqueue
+    return exchange.respond(await write(request, do))
 
 
 def _job_id(request: Request) -> int:
     job_id: int = request.path_params["job_id"]
     if job_id > MAX_ID:
-        raise JobNotFound(f"there is no job {job_id}", evidence={"job_id": job_id})
+        raise JobNotFound(
+            f"there is no job {job_id}; `hal0 job list` shows them", evidence={"job_id": job_id}
+        )
     return job_id
 
 

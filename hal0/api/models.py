@@ -11,8 +11,9 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hal0.api import exchange, views
+from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.schemas import FileBody, ModelCreate, Page
+from hal0.api.schemas import FileBody, ModelCreate, Page, Query
 from hal0.registry.catalog import (
     Model,
     RegisteredFile,
@@ -70,23 +71,23 @@ async def add_model(request: Request) -> Response:
     body = await exchange.body_of(request, ModelCreate)
     files = _placed(exchange.settings_of(request), body.name, body.in_order)
 
-    def do(tx: Connection) -> dict[str, Any]:
+    def do(tx: Connection) -> Reply:
         model = register(tx, body.name, body.format, files, allow_copy=body.allow_copy)
-        return _shown(tx, [model])[0]
+        return Reply(_shown(tx, [model])[0], 201, f"/api/v1/models/{model.name}")
 
-    shown = await exchange.change(request, do)
-    return exchange.answer(shown, 201, {"Location": f"/api/v1/models/{body.name}"})
+    return exchange.respond(await exchange.change(request, do))
 
 
 async def remove_model(request: Request) -> Response:
     """Forget a model that no slot holds or wants; its files stay."""
+    exchange.query_of(request, Query)
     name = request.path_params["model"]
 
-    def do(tx: Connection) -> None:
+    def do(tx: Connection) -> Reply:
         delete_model(tx, model_named(tx, name))
+        return Reply(None, 204)
 
-    await exchange.change(request, do)
-    return Response(status_code=204)
+    return exchange.respond(await exchange.change(request, do))
 
 
 ROUTES = [

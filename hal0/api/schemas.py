@@ -172,6 +172,12 @@ class ValidateBody(Body):
     rehash: bool = False
 
 
+class PullBody(Body):
+    """Whether to fetch from the network what is there already."""
+
+    again: bool = False
+
+
 class JobsQuery(Page):
     """Which jobs."""
 

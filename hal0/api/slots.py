@@ -8,18 +8,19 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from hal0.api import exchange, views
+from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import (
     LoadBody,
-    Nothing,
     Page,
+    PullBody,
     SlotChange,
     SlotCreate,
     SlotDelete,
     UnloadBody,
     ValidateBody,
 )
-from hal0.api.waiting import accepted_answer
+from hal0.api.waiting import order
 from hal0.jobs.ledger import intake
 from hal0.jobs.ledger.intake import Accepted, Wish
 from hal0.jobs.queries import first_unfinished
@@ -60,11 +61,11 @@ async def add_slot(request: Request) -> Response:
     body = await exchange.body_of(request, SlotCreate)
     settings, act = exchange.settings_of(request), exchange.act(request)
 
-    def do(tx: Connection) -> dict[str, Any]:
-        return _shown(tx, [create_slot(tx, settings, body.name, body.setup, act)])[0]
+    def do(tx: Connection) -> Reply:
+        slot = create_slot(tx, settings, body.name, body.setup, act)
+        return Reply(_shown(tx, [slot])[0], 201, f"/api/v1/slots/{slot.name}")
 
-    shown = await exchange.change(request, do)
-    return exchange.answer(shown, 201, {"Location": f"/api/v1/slots/{body.name}"})
+    return exchange.respond(await exchange.change(request, do))
 
 
 async def set_slot(request: Request) -> Response:
@@ -72,10 +73,11 @@ async def set_slot(request: Request) -> Response:
     body = await exchange.body_of(request, SlotChange)
     name, settings = request.path_params["slot"], exchange.settings_of(request)
 
-    def do(tx: Connection) -> dict[str, Any]:
-        return _shown(tx, [change_slot(tx, settings, slot_named(tx, name), body.given)])[0]
+    def do(tx: Connection) -> Reply:
+        slot = change_slot(tx, settings, slot_named(tx, name), body.given)
+        return Reply(_shown(tx, [slot])[0])
 
-    return exchange.answer(await exchange.change(request, do))
+    return exchange.respond(await exchange.change(request, do))
 
 
 async def remove_slot(request: Request) -> Response:
@@ -83,11 +85,11 @@ async def remove_slot(request: Request) -> Response:
     query, by = exchange.query_of(request, SlotDelete), exchange.by(request)
     name = request.path_params["slot"]
 
-    def do(tx: Connection) -> None:
+    def do(tx: Connection) -> Reply:
         delete_slot(tx, slot_named(tx, name), by, force=query.force)
+        return Reply(None, 204)
 
-    await exchange.enqueue(request, do)
-    return Response(status_code=204)
+    return exchange.respond(await exchange.enqueue(request, do))
 
 
 async def load_slot(request: Request) -> Response:
@@ -102,7 +104,7 @@ async def load_slot(request: Request) -> Response:
         wish = Wish(JobKind.LOAD, model_id, options, rehash=body.rehash)
         return intake.request_load(tx, slot, wish, by)
 
-    return await accepted_answer(request, await exchange.enqueue(request, do))
+    return await order(request, do)
 
 
 async def unload_slot(request: Request) -> Response:
@@ -115,7 +117,7 @@ async def unload_slot(request: Request) -> Response:
         slot = slot_named(tx, name)
         return intake.request_unload(tx, slot, wish, by, even_if_pinned=body.even_if_pinned)
 
-    return await accepted_answer(request, await exchange.enqueue(request, do))
+    return await order(request, do)
 
 
 async def validate_slot(request: Request) -> Response:
@@ -126,8 +128,8 @@ async def validate_slot(request: Request) -> Response:
 
 async def pull_slot(request: Request) -> Response:
     """Want the files of a slot's model brought."""
-    await exchange.body_of(request, Nothing)
-    return await _check(request, Wish(JobKind.PULL))
+    body = await exchange.body_of(request, PullBody)
+    return await _check(request, Wish(JobKind.PULL, force=body.again))
 
 
 async def _check(request: Request, wish: Wish) -> Response:
@@ -136,7 +138,7 @@ async def _check(request: Request, wish: Wish) -> Response:
     def do(tx: Connection) -> Accepted:
         return intake.request_check(tx, slot_named(tx, name), wish, by)
 
-    return await accepted_answer(request, await exchange.enqueue(request, do))
+    return await order(request, do)
 
 
 ROUTES = [

@@ -4,6 +4,8 @@ Who waits holds neither a thread nor a database connection: the jobs' rows are r
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import anyio
@@ -12,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hal0.api import exchange, views
+from hal0.api.idempotency import Reply
 from hal0.clock import monotonic_ms
 from hal0.jobs.ledger.intake import Accepted
 from hal0.jobs.queries import ChainDetail, chain_detail, is_finished
@@ -29,20 +32,23 @@ def preferred_wait_s(request: Request) -> int:
     return min(MAX_WAIT_S, int(found[1])) if found else 0
 
 
-async def accepted_answer(request: Request, accepted: Accepted) -> Response:
-    """Answer an order: 200 when it is so already or was done in time, else 202 with Location."""
+async def order(request: Request, do: Callable[[Connection], Accepted]) -> Response:
+    """Enqueue an order and answer it: 200 when it is so or was done in time, else 202."""
+    reply = await exchange.enqueue(request, lambda tx: _reply(do(tx)))
+    body, wait_s = reply.body or {}, preferred_wait_s(request)
+    if body["chain_id"] is None or not wait_s:
+        return exchange.respond(reply)
+    ended = await _wait(request, body["chain_id"], wait_s)
+    if ended is not None:
+        reply = replace(reply, status=200, body={**body, **views.result_json(ended)})
+    return exchange.respond(reply, {"Preference-Applied": f"wait={wait_s}"})
+
+
+def _reply(accepted: Accepted) -> Reply:
     body = views.accepted_json(accepted)
     if accepted.chain_id is None:
-        return exchange.answer(body)
-    headers = {"Location": f"/api/v1/jobs/{accepted.job_ids[-1]}"}
-    wait_s = preferred_wait_s(request)
-    if not wait_s:
-        return exchange.answer(body, 202, headers)
-    headers["Preference-Applied"] = f"wait={wait_s}"
-    ended = await _wait(request, accepted.chain_id, wait_s)
-    if ended is None:
-        return exchange.answer(body, 202, headers)
-    return exchange.answer({**body, **views.result_json(ended)}, 200, headers)
+        return Reply(body)
+    return Reply(body, 202, f"/api/v1/jobs/{accepted.job_ids[-1]}")
 
 
 async def _wait(request: Request, chain_id: int, wait_s: int) -> ChainDetail | None:

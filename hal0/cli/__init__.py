@@ -65,10 +65,13 @@ def hal0() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    words = sys.argv[1:] if args is None else list(args)
+    for word in words:
+        if not _is_text(word):
+            sys.stderr.write(f"hal0: the argument {word!r} is no UTF-8 text\n")
+            return Exit.USAGE
     try:
-        result: Any = hal0.main(
-            args=None if args is None else list(args), prog_name="hal0", standalone_mode=False
-        )
+        result: Any = hal0.main(args=words, prog_name="hal0", standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
         return exc.exit_code
@@ -81,3 +84,12 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"hal0: {exc.detail} [{exc.code}]\n")
         return Exit.USAGE if isinstance(exc, SettingsError) else Exit.FAILED
     return result if isinstance(result, int) else Exit.OK
+
+
+def _is_text(word: str) -> bool:
+    """Tell whether a word can be sent as JSON: bytes that are no UTF-8 arrive as surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

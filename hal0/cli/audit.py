@@ -6,11 +6,17 @@ import click
 
 from hal0.cli.client import Api, Json, path_of
 from hal0.cli.show import clock_of, emit, json_option, table
+from hal0.cli.since import Since
 
 
 @click.command()
 @click.option("--slot", metavar="NAME", help="Of this slot, also when it is deleted.")
-@click.option("--since", metavar="TIME|ID", help="Since an RFC 3339 time, or behind a row's id.")
+@click.option(
+    "--since",
+    type=Since(),
+    metavar="TIME|ID",
+    help="So long ago (90m, 2h, 3d), since a local or RFC 3339 time, or behind a row's id.",
+)
 @click.option("--cause", metavar="CAUSE", help="Of this cause.")
 @click.option("--limit", type=click.IntRange(1), default=100, show_default=True, help="How many.")
 @json_option

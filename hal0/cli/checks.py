@@ -92,7 +92,7 @@ def database(settings: Settings) -> Iterator[Finding]:
         detail = f"{path} has schema {found}, this hal0 knows {REVISION}"
         yield Finding("database", "wrong", detail, to_do)
         return
-    with database_errors():
+    with database_errors(path):
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)
         try:
             result = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

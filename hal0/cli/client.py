@@ -98,11 +98,7 @@ class Api:
         return answer
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
-        parts = urlsplit(self.url)
-        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-        if parts.scheme not in kinds or not parts.hostname:
-            raise SettingsError(f"HAL0_URL={self.url} is not http(s)://host:port")
-        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=TIMEOUT_S)
+        connection, prefix = self._connection()
         headers = {"Accept": "application/json"}
         if self.token:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -110,7 +106,7 @@ class Api:
             headers["Content-Type"] = "application/json"
         try:
             content = None if body is None else json.dumps(body)
-            connection.request(method, parts.path.rstrip("/") + path, content, headers)
+            connection.request(method, prefix + path, content, headers)
             response = connection.getresponse()
             return response.status, response.read()
         except TimeoutError as exc:
@@ -122,10 +118,28 @@ class Api:
         finally:
             connection.close()
 
+    def _connection(self) -> tuple[http.client.HTTPConnection, str]:
+        """Return a connection that is not open yet, and what comes before every path."""
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        try:
+            parts = urlsplit(self.url)
+            kind, host = kinds[parts.scheme], parts.hostname or ""
+            if not host:
+                raise ValueError("it names no host")
+            return kind(host, parts.port, timeout=TIMEOUT_S), parts.path.rstrip("/")
+        except (KeyError, ValueError, http.client.InvalidURL) as exc:
+            raise SettingsError(
+                f"the API cannot be at {self.url}, which is not http(s)://host:port; see HAL0_URL "
+                "and HAL0_BIND"
+            ) from exc
+
 
 def path_of(*parts: object) -> str:
     """Return `/api/v1/<parts>`. Raises Failure for what cannot be a name: it leads elsewhere."""
     for part in parts:
         if not NAME.fullmatch(str(part)):
-            raise Failure(f"nothing is called {str(part)!r}", Exit.NOT_FOUND)
+            raise Failure(
+                f"nothing is called {str(part)!r}: names have a-z, 0-9, '.', _ and - alone",
+                Exit.NOT_FOUND,
+            )
     return "/api/v1/" + "/".join(map(str, parts))

@@ -20,11 +20,12 @@ def db() -> None:
 @json_option
 def upgrade(as_json: bool) -> None:
     """Create the database, or bring it to this version's schema; an older one is copied first."""
-    from hal0.db import open_database, revision
+    from hal0.db import open_database, prepare_home, revision
     from hal0.settings import Settings
     from hal0.tables import REVISION
 
     settings = Settings.load()
+    prepare_home(settings)
     before = revision(settings.database)
     if before is not None and before != REVISION:
         _refuse_while_owned(settings)

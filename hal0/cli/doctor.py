@@ -11,6 +11,7 @@ from hal0.cli.client import Api, ApiDown, Refused, path_of
 from hal0.cli.exits import Exit
 from hal0.cli.findings import Finding, Verdict
 from hal0.cli.show import emit, json_option
+from hal0.errors import SettingsError
 from hal0.where import home, whereabouts
 
 SIGNS: Final = {"ok": "ok     ", "note": "note   ", "wrong": "WRONG  ", "unknown": "unknown"}
@@ -71,6 +72,8 @@ def api() -> Finding:
         return Finding("api", verdict, exc.text, "start `hal0 up`, or set HAL0_URL to where it is")
     except Refused as exc:
         return Finding("api", "wrong", exc.text, "restart it")
+    except SettingsError as exc:
+        return Finding("api", "wrong", exc.detail, "correct it, or unset it")
     serves = Api(url).get(path_of("meta"))["home"]
     if Path(serves) != home():
         to_do = "set HAL0_BIND to a port of this home, or HAL0_HOME to that one"

@@ -12,7 +12,7 @@ import click
 
 from hal0.cli.client import Api, ApiDown, Json, path_of
 from hal0.cli.exits import Exit
-from hal0.cli.lines import Screen, screen
+from hal0.cli.lines import Screen, pace_of, screen
 from hal0.cli.show import as_json_text
 
 LOOK_EVERY_S: Final = 0.2
@@ -146,4 +146,6 @@ def _show_jobs(watch: Watch, shown: Screen, chain: Json) -> None:
     progress = job["progress"] or {}
     phase = progress.get("phase") or (job["waiting_for"] and f"waits for {job['waiting_for']}")
     text = f"job {job['id']} {job['kind']}" + (f": {phase}" if phase else f" {job['state']}")
-    shown.progress(text, progress.get("done_bytes", 0), progress.get("total_bytes", 0))
+    done, total = progress.get("done_bytes", 0), progress.get("total_bytes", 0)
+    pace = pace_of(progress.get("rate_bytes_s"), progress.get("left_s"))
+    shown.progress(text, done, total, pace)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
+from hal0.cli.show import size_of
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -18,7 +20,7 @@ class Screen(Protocol):
         """Show something that has happened."""
         ...
 
-    def progress(self, text: str, done: int, total: int) -> None:
+    def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
         """Show how far something is; a total of 0 = nobody knows."""
         ...
 
@@ -33,12 +35,12 @@ class Lines:
         """Print it."""
         click.echo(text, err=True)
 
-    def progress(self, text: str, done: int, total: int) -> None:
+    def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
         """Print the text if it is new, or a tenth more of it is done."""
         said = f"{text} ({done * 10 // total * 10} %)" if total else text
         if said != self._last:
             self._last = said
-            click.echo(said, err=True)
+            click.echo(f"{said} {pace}".rstrip(), err=True)
 
 
 class Bar:
@@ -52,9 +54,21 @@ class Bar:
         """Print it above the bar."""
         self._bar.console.print(text, highlight=False, markup=False)
 
-    def progress(self, text: str, done: int, total: int) -> None:
+    def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
         """Move the bar."""
-        self._bar.update(self._task, description=text, completed=done, total=total or None)
+        shown = f"{text} {pace}".rstrip()
+        self._bar.update(self._task, description=shown, completed=done, total=total or None)
+
+
+def pace_of(rate_bytes_s: float | None, left_s: float | None) -> str:
+    """Return how fast something goes, and how long it will yet, as far as anyone knows."""
+    if not rate_bytes_s:
+        return ""
+    pace = f"{size_of(int(rate_bytes_s))}/s"
+    if not left_s:
+        return pace
+    minutes, seconds = divmod(round(left_s), 60)
+    return f"{pace}, {minutes}:{seconds:02} left"
 
 
 @contextmanager

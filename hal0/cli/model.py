@@ -1,7 +1,7 @@
 """`hal0 model …`: register the files that slots load."""
 
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import click
@@ -11,6 +11,7 @@ from hal0.cli.exits import Exit, Failure
 from hal0.cli.lines import screen
 from hal0.cli.show import clock_of, emit, facts, json_option, size_of, table
 from hal0.registry.names import name_for
+from hal0.registry.sources import Source
 from hal0.where import whereabouts
 
 
@@ -54,30 +55,41 @@ def show(name: str, as_json: bool) -> None:
 
 
 @model.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--name", help="What it is called; default: as its file.")
-@click.option("--mmproj", metavar="PATH", help="The projector that belongs to it.")
+@click.option("--mmproj", metavar="SOURCE", help="The projector that belongs to it.")
 @click.option("--format", "file_format", type=click.Choice(["gguf", "other"]), default="gguf")
 @click.option("--sha256", metavar="HEX", help="The digest that it must have; of one file.")
+@click.option("--size", "size_bytes", type=click.IntRange(0), help="Its size; of one file.")
 @click.option("--hash", "to_hash", is_flag=True, help="Register the digest that it has now.")
 @click.option("--copy", "allow_copy", is_flag=True, help="Copy it when it cannot be linked.")
 @json_option
-def add(paths: tuple[str, ...], as_json: bool, **given: Any) -> None:
+def add(sources: tuple[str, ...], as_json: bool, **given: Any) -> None:
     """Register a model: one file, or all its shards in order.
 
-    The file stays where it is and is linked into the models folder when a slot first pulls it.
+    A SOURCE is a file of this machine, which stays where it is and is linked into the models
+    folder; or an https:// or http:// URL, or hf://org/repo/file[@revision], which is downloaded.
+    Either happens when a slot first pulls it.
     """
-    if given["sha256"] and (given["to_hash"] or given["mmproj"] or len(paths) > 1):
-        raise click.UsageError("--sha256 is for one file, and does not go with --hash")
-    role = "main" if len(paths) == 1 else "shard"
-    files = [_file(path, role) for path in paths]
+    told = [name for name in ("sha256", "size_bytes") if given[name] is not None]
+    if told and (given["mmproj"] or len(sources) > 1):
+        raise click.UsageError("--sha256 and --size are for one file")
+    if given["sha256"] and given["to_hash"]:
+        raise click.UsageError("--sha256 does not go with --hash")
+    role = "main" if len(sources) == 1 else "shard"
+    files = [_file(source, role) for source in sources]
     if given["mmproj"]:
         files.append(_file(given["mmproj"], "mmproj"))
-    copied = given["allow_copy"] or _is_copy_wanted([Path(file["source"]) for file in files])
+    local = [Path(file["source"]) for file in files if file["source"].startswith("/")]
+    if given["to_hash"] and len(local) < len(files):
+        raise click.UsageError("--hash reads files of this machine; a download is hashed anyway")
+    copied = given["allow_copy"] or _is_copy_wanted(local)
     for file in files:
-        file["sha256"] = _digest(file) if given["to_hash"] else given["sha256"]
+        if given["to_hash"]:
+            file["sha256"] = _digest(file)
+        file |= {name: given[name] for name in told}
     body = {
-        "name": given["name"] or name_for(Path(paths[0])),
+        "name": given["name"] or name_for(PurePath(Source.parse(files[0]["source"]).file_name)),
         "format": given["file_format"],
         "files": files,
         "allow_copy": copied,
@@ -86,9 +98,14 @@ def add(paths: tuple[str, ...], as_json: bool, **given: Any) -> None:
     emit(made, as_json, lambda: click.echo(f"model {made['name']}: registered"))
 
 
-def _file(path: str, role: str) -> Json:
-    """Return the body of a file that exists and can be read."""
-    absolute = Path(path).absolute()
+def _file(source: str, role: str) -> Json:
+    """Return the body of a file of the network, or of one that exists and can be read."""
+    if "://" in source:
+        parsed = Source.parse(source)
+        if parsed.path is None:
+            return {"role": role, "source": parsed.text}
+        source = parsed.text
+    absolute = Path(source).absolute()
     try:
         if not absolute.is_file():
             raise Failure(f"{absolute} is no file", Exit.NOT_FOUND)

@@ -1,5 +1,6 @@
 """The options of a slot's setup and of a load, as the body that the API wants."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -21,9 +22,12 @@ class Seconds(click.ParamType[Any, Any]):
         if value == DEFAULT:
             return value
         try:
-            return float(str(value))
+            seconds = float(str(value))
         except ValueError:
+            seconds = math.nan
+        if not math.isfinite(seconds):
             self.fail(f"{value!r} is no number of seconds, nor {DEFAULT!r}", param, ctx)
+        return seconds
 
 
 LOAD_OPTIONS: Final = (

@@ -125,11 +125,12 @@ def validate(name: str, force: bool, wait_s: float | None, as_json: bool) -> int
 
 @slot.command(cls=WaitingCommand)
 @click.argument("name")
+@click.option("--again", is_flag=True, help="Fetch from the network what is there already, too.")
 @wait_option
 @json_option
-def pull(name: str, wait_s: float | None, as_json: bool) -> int:
+def pull(name: str, again: bool, wait_s: float | None, as_json: bool) -> int:
     """Bring the files of a slot's model to the models folder."""
-    return _order(name, "pull", {}, wait_s, as_json)
+    return _order(name, "pull", {"again": again}, wait_s, as_json)
 
 
 def _order(name: str, verb: str, body: Json, wait_s: float | None, as_json: bool) -> int:

@@ -74,7 +74,11 @@ def only_one(settings: Settings) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise Failure(f"`hal0 up` runs already for {settings.home}", Exit.CONFLICT) from exc
+            raise Failure(
+                f"`hal0 up` runs already for {settings.home}; stop that one, or set HAL0_HOME to "
+                "another folder",
+                Exit.CONFLICT,
+            ) from exc
         yield
 
 

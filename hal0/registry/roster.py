@@ -49,7 +49,7 @@ def engine_named(tx: Connection, name: str) -> EngineRow:
     row = tx.execute(select(engines).where(engines.c.name == name)).one_or_none()
     if row is None:
         raise EngineNotFound(
-            f"there is no engine {name!r}; GET /api/v1/engines shows them",
+            f"there is no engine {name!r}; `hal0 engine list` shows them",
             evidence={"engine": name},
         )
     return _row(row)
@@ -66,7 +66,8 @@ def add_engine(tx: Connection, values: Mapping[str, Any]) -> EngineRow:
         tx.execute(insert(engines).values(created_at=utc_now(), **values))
     except exc.IntegrityError as error:
         raise EngineExists(
-            f"there is an engine {values['name']!r} already", evidence={"engine": values["name"]}
+            f"there is an engine {values['name']!r} already; choose another name",
+            evidence={"engine": values["name"]},
         ) from error
     return engine_named(tx, str(values["name"]))
 

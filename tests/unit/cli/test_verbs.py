@@ -232,9 +232,26 @@ def test_an_api_that_is_down_is_its_own_exit_code(run: Run, nobody_answers: str)
     assert nobody_answers in done.err
 
 
-def test_a_bad_address_is_usage(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("localhost:13310", "ftp://localhost:13310", "http://", "http://localhost:99999"),
+        *("http://localhost:x", "http://[::1", "http://a b", "http://user@:1"),
+    ],
+)
+def test_a_bad_address_is_usage(run: Run, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("HAL0_URL", url)
+    done = run("slot", "list")
+    assert (done.code, done.out) == (2, "")
+    assert f"at {url}, which is not http(s)://host:port; see HAL0_URL" in done.err
+
+
+def test_doctor_goes_on_when_the_address_is_bad(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HAL0_URL", "localhost:13310")
-    assert run("slot", "list").code == 2
+    done = run("doctor", "--json")
+    found = {one["check"]: one for one in json.loads(done.out)["findings"]}
+    assert (done.code, found["api"]["verdict"], found["database"]["verdict"]) == (1, "wrong", "ok")
+    assert "HAL0_URL" in found["api"]["detail"]
 
 
 class _NotHal0(BaseHTTPRequestHandler):

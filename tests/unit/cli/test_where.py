@@ -47,3 +47,12 @@ def test_a_file_that_is_no_toml_is_said_so(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("HAL0_HOME", str(tmp_path))
     with pytest.raises(SettingsError, match=r"hal0\.toml"):
         whereabouts()
+
+
+def test_a_home_below_a_file_has_no_settings_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who uses the home says that it cannot be made; here nothing is read from it."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("HAL0_HOME", str(tmp_path / "file" / "home"))
+    assert whereabouts().url == Settings.load().api_url

@@ -1,0 +1,41 @@
+"""Which instant a user means by `--since`: so long ago, a time of this machine, or a row's id."""
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import click
+
+from hal0.clock import utc_now
+
+AGO: Final = re.compile(r"(\d{1,9}) ?([smhdw])")
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+class Since(click.ParamType[str, str]):
+    """`2h`, `2026-11-01`, `2026-11-01 12:00`, an RFC 3339 time, or a whole number."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id as it is, and every time in UTC, as the API wants it."""
+        text = str(value).strip()
+        if text.isascii() and text.isdigit():
+            return text
+        try:
+            return _instant(text).astimezone(UTC).isoformat()
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{text!r} is no time: give 90m, 2h or 3d (so long ago), 2026-11-01 or "
+                "'2026-11-01 12:00' (of this machine), 2026-11-01T12:00:00Z, or a row's id",
+                param,
+                ctx,
+            )
+
+
+def _instant(text: str) -> datetime:
+    """Return the instant; one without a zone is of this machine, as `astimezone` takes it."""
+    ago = AGO.fullmatch(text)
+    if ago is None:
+        return datetime.fromisoformat(text)
+    return utc_now() - timedelta(**{UNITS[ago[2]]: int(ago[1])})

@@ -2,12 +2,13 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 BIN := .venv/bin
 
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-format check-lint check-types check-imports check-schema clean
+.PHONY: help setup demo test bench check check-format check-lint check-types check-imports check-schema clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +21,10 @@ demo: setup  ## the whole of hal0 in one go, on this machine, with a real model
 
 test: setup  ## all tests; PYTEST_ARGS goes to pytest
 	@$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+bench: setup  ## one table of speed and memory, beside rivals that it brings; BENCH_ROUNDS=5 for a look
+	@bash .ci/set-up-bench
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 
 check: check-format check-lint check-types check-imports check-schema  ## all that is checked without running hal0
 

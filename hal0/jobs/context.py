@@ -26,6 +26,28 @@ T = TypeVar("T")
 
 PROGRESS_MS: Final = 1000
 """A progress row is written at most this often."""
+SMOOTHING: Final = 0.3
+"""How much the last second counts in a rate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was last written of a body's progress, and at which rate it goes."""
+
+    at_ms: int
+    phase: str
+    done_bytes: int
+    rate_bytes_s: float | None = None
+
+    def then(self, now_ms: int, phase: str, done_bytes: int) -> "Told":
+        """Return what follows: the rate is smoothed over the last few seconds of one phase."""
+        passed_s, gained = (now_ms - self.at_ms) / 1000, done_bytes - self.done_bytes
+        if phase != self.phase or gained < 0 or passed_s <= 0:
+            return Told(now_ms, phase, done_bytes)
+        rate = gained / passed_s
+        if self.rate_bytes_s is not None:
+            rate = SMOOTHING * rate + (1 - SMOOTHING) * self.rate_bytes_s
+        return Told(now_ms, phase, done_bytes, rate)
 
 
 @dataclass(eq=False)
@@ -35,7 +57,7 @@ class Body:
     held: Claim
     thread: threading.Thread = field(default_factory=threading.current_thread)
     lost: threading.Event = field(default_factory=threading.Event)
-    told_ms: int = 0
+    told: Told | None = None
 
     @property
     def is_running(self) -> bool:
@@ -103,17 +125,23 @@ class Context:
             return write(tx)
 
     def progress(self, body: Body, phase: str, done_bytes: int, total_bytes: int) -> None:
-        """Write how far a body is, softly, at most once a second and at the end."""
-        now = monotonic_ms()
-        if now - body.told_ms < PROGRESS_MS and 0 < done_bytes < total_bytes:
+        """Write how far a body is, softly: at most once a second, at a new phase and at the end.
+
+        A `total_bytes` of 0 = nobody knows.
+        """
+        now, told = monotonic_ms(), body.told
+        is_news = told is None or told.phase != phase or 0 < total_bytes <= done_bytes
+        if told is not None and not is_news and now - told.at_ms < PROGRESS_MS:
             return
-        body.told_ms = now
+        told = Told(now, phase, done_bytes) if told is None else told.then(now, phase, done_bytes)
+        body.told = told
         row = {
             "attempt": body.held.job.attempt,
             "phase": phase,
             "done_bytes": done_bytes,
             "total_bytes": total_bytes,
             "at": utc_now(),
+            "rate_bytes_s": told.rate_bytes_s,
         }
         statement = upsert(job_progress).values(job_id=body.held.job.id, **row)
         try:

@@ -55,8 +55,9 @@ def _carry_through(ctx: Context, body: Body) -> None:
     except ClaimLost:
         raise
     except (Interrupted, Stopping):
-        if not body.lost.is_set():
-            ctx.commit(lambda tx: put_back(tx, held, Outcome.INTERRUPTED))
+        if body.lost.is_set():
+            raise ClaimLost(f"job {held.job.id} stopped: it was cancelled, or taken") from None
+        ctx.commit(lambda tx: put_back(tx, held, Outcome.INTERRUPTED))
     except BUSY as error:
         log.warning("%s put back: %s", held.job.kind, error.detail)
         ctx.commit(lambda tx: put_back(tx, held, Outcome.DEFERRED, after_s=1.0))

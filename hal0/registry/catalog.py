@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, exc, insert, select, update
+from sqlalchemy import Connection, Update, exc, func, insert, select, update
 
 from hal0.clock import utc_now
 from hal0.db import Database
@@ -131,6 +131,34 @@ def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[
         .limit(limit)
     ).all()
     return [_model(tx, row) for row in rows]
+
+
+def pin_source(tx: Connection, model_id: int, file: RegisteredFile, pinned: RegisteredFile) -> None:
+    """Say more exactly where a file of a model comes from, and of which size and digest it is."""
+    tx.execute(
+        _row_of(model_id, file).values(
+            source=pinned.source, size_bytes=pinned.size_bytes, sha256=pinned.sha256
+        )
+    )
+
+
+def note_fetched(tx: Connection, model_id: int, file: RegisteredFile) -> None:
+    """Register size and digest of a file that was fetched, where nobody had said them.
+
+    From then on it is known again: what the disk loses later is found by its next validation.
+    """
+    tx.execute(
+        _row_of(model_id, file).values(
+            size_bytes=func.coalesce(model_files.c.size_bytes, file.size_bytes),
+            sha256=func.coalesce(model_files.c.sha256, file.sha256),
+        )
+    )
+
+
+def _row_of(model_id: int, file: RegisteredFile) -> Update:
+    return update(model_files).where(
+        model_files.c.model_id == model_id, model_files.c.path == str(file.path)
+    )
 
 
 def delete_model(tx: Connection, model: Model) -> None:

@@ -1,42 +1,52 @@
 """How a local file comes to its final place in the models folder: it is there, linked, or copied.
 
 A hard link costs nothing and leaves the file where the user has it; it appears under its final name
-by a rename. Where no link is possible (another disk, a file of someone else), the file is copied to
-`<target>.part`, synced, and renamed: a file under its final name is whole. A copy keeps the
-modification time of its source, which is how it is known again (as rsync does it). Downloads are
-left to others; whether the content is any good, to `preload.py`.
+by a rename. Where no link is possible (another disk, a file of someone else), the file is copied,
+by way of its part (`part.py`), and hashed on the way. A copy keeps the modification time of its
+source, which is how it is known again (as rsync does it). Downloads are left to `download.py`;
+whether the content is any good, to `preload.py`.
 """
 
 import errno
-import fcntl
+import json
 import os
 import stat
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hal0 import points
-from hal0.errors import (
-    CopyNotAllowed,
-    DiskFull,
-    InvalidRequest,
-    PullError,
-    SourceChanged,
-    SourceNotFound,
-)
-from hal0.registry.checksum import CHUNK_BYTES, PROGRESS_BYTES, Interrupted
+from hal0.errors import CopyNotAllowed, InvalidRequest, SourceChanged, SourceNotFound
+from hal0.registry.checksum import CHUNK_BYTES, Interrupted
 from hal0.registry.files import OPEN_FLAGS, FileIdentity
+from hal0.registry.part import (
+    Beginning,
+    Fetched,
+    Part,
+    Watcher,
+    ensure_room,
+    make_folder,
+    open_part,
+    regular,
+    sync_folder,
+    writing,
+)
 
-Placed = Literal["there", "linked", "copied"]
-OnProgress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
-
-PART_FLAGS: Final = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-LOCK_POLL_S: Final = 0.05
 NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """Another disk, protected_hardlinks or a file system without links, too many links."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """How a file came to its place; what was hashed on the way, of a copy alone."""
+
+    how: Literal["there", "linked", "copied"]
+    fetched: Fetched | None = None
+
+
+THERE: Final = Placed("there")
 
 
 def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple[Path, ...]:
@@ -48,10 +58,23 @@ def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple
     if name in {"", ".", ".."} or Path(name).name != name:
         raise InvalidRequest(f"a model named {name!r} has no place in a folder")
     if len(file_names) == 1:
-        return (models_dir / f"{name}{Path(file_names[0]).suffix or '.gguf'}",)
-    if len(set(file_names)) < len(file_names):
+        paths: tuple[Path, ...] = (models_dir / f"{name}{Path(file_names[0]).suffix or '.gguf'}",)
+    elif len(set(file_names)) < len(file_names):
         raise InvalidRequest(f"two files of model {name} have the same name: they share a folder")
-    return tuple(models_dir / name / file_name for file_name in file_names)
+    else:
+        paths = tuple(models_dir / name / file_name for file_name in file_names)
+    for path in paths:
+        _refuse_reserved(path)
+    return paths
+
+
+def _refuse_reserved(path: Path) -> None:
+    """Refuse a name that another file has on its way (`part.py`)."""
+    if path.name.startswith(".") or path.name.endswith((".part", ".part.json", ".bad")):
+        raise InvalidRequest(
+            f"no file of a model can be called {path.name}: hal0 calls files so that are on their "
+            "way; give it another name"
+        )
 
 
 def is_in_place(source: Path, target: Path) -> bool:
@@ -60,7 +83,7 @@ def is_in_place(source: Path, target: Path) -> bool:
     So it is when the target is the source's inode, or a copy on another disk of the same size and
     modification time, or when the source is gone and the target is not.
     """
-    there, origin = _regular(target), _regular(source)
+    there, origin = regular(target), regular(source)
     if there is None or origin is None:
         return there is not None
     if there.st_dev == origin.st_dev:
@@ -68,35 +91,46 @@ def is_in_place(source: Path, target: Path) -> bool:
     return _looks_same(there, origin)
 
 
+def bytes_to_copy(source: Path, target: Path) -> int:
+    """Return how many bytes `place` would have to copy, 0 where it can link or has nothing to do.
+
+    A link that turns out to be impossible on one disk is not foreseen.
+    """
+    origin = regular(source)
+    folder = next((folder for folder in target.parents if folder.is_dir()), None)
+    if origin is None or folder is None or is_in_place(source, target):
+        return 0
+    return 0 if folder.stat().st_dev == origin.st_dev else origin.st_size
+
+
 def place(
     source: Path,
     target: Path,
+    watcher: Watcher,
     *,
     allow_copy: bool,
-    on_fetch: Callable[[], None],
-    on_progress: OnProgress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    sha256: str | None = None,
 ) -> Placed:
     """Bring `source` to `target`, whose folder is made, and say how.
 
-    `on_fetch` is called once, before the first byte of a copy is written, and never for a link.
-    Raises SourceNotFound; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
-    Interrupted when `should_stop` says so; PullError for any other fault of the target's disk.
-    After DiskFull and Interrupted `<target>.part` is left; the next copy starts over in it.
+    The watcher hears of a copy, and never of a link. A copy must have the digest `sha256`, if it is
+    given. Raises SourceNotFound; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
+    FetchedMismatch; Interrupted; PullError for any other fault of the target's disk. After DiskFull
+    and Interrupted the part is left, and taken up again while the source is what it was.
     """
     if is_in_place(source, target):
-        return "there"
+        return THERE
     origin = _resolved(source)
-    with _writing(target):
-        _make_folder(target.parent)
+    with writing(target):
+        make_folder(target.parent)
         refusal = _link(origin, target)
     if refusal is None:
-        return "linked"
+        return Placed("linked")
     with _reading(origin):
         status = origin.stat()
-    there = _regular(target)
+    there = regular(target)
     if there is not None and _looks_same(there, status):
-        return "there"
+        return THERE
     if not allow_copy:
         raise CopyNotAllowed(
             f"{origin} cannot be linked into {target.parent} ({refusal.strerror}), and copying it "
@@ -108,16 +142,14 @@ def place(
                 "reason": refusal.strerror,
             },
         )
-    _copy(origin, target, on_fetch, on_progress, should_stop)
-    return "copied"
-
-
-def _regular(path: Path) -> os.stat_result | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status if stat.S_ISREG(status.st_mode) else None
+    ensure_room({target: status.st_size})
+    watcher.on_fetch()
+    with _opened(origin) as fd, open_part(target, watcher.should_stop) as part:
+        if is_in_place(source, target):
+            return THERE  # by the one whom we waited for
+        copy = _Copy(origin, fd, part)
+        copy.run(watcher)
+        return Placed("copied", copy.finish(sha256))
 
 
 def _looks_same(one: os.stat_result, other: os.stat_result) -> bool:
@@ -134,21 +166,6 @@ def _resolved(source: Path) -> Path:
         return origin
 
 
-def _make_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        _make_folder(folder.parent)
-        folder.mkdir(mode=0o755, exist_ok=True)
-        _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def _link(origin: Path, target: Path) -> OSError | None:
     """Hard-link `origin` to `target`; return why it cannot be, if it cannot."""
     spare = target.with_name(f".{target.name}.link")
@@ -161,120 +178,73 @@ def _link(origin: Path, target: Path) -> OSError | None:
         raise
     spare.replace(target)
     points.reach("pull.linked")
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
     return None
 
 
-def _copy(
-    origin: Path,
-    target: Path,
-    on_fetch: Callable[[], None],
-    on_progress: OnProgress | None,
-    should_stop: Callable[[], bool] | None,
-) -> None:
-    part = target.with_name(f"{target.name}.part")
-    with ExitStack() as opened:
-        with _reading(origin):
-            source_fd = os.open(origin, OPEN_FLAGS)
-            opened.callback(os.close, source_fd)
-            before = os.fstat(source_fd)
-        with _writing(target):
-            _ensure_room(part, before.st_size)
-        on_fetch()
-        with _writing(target):
-            part_fd = _open_part(part, should_stop)
-            opened.callback(os.close, part_fd)
-        reported = 0
-        for done in _pump(origin, source_fd, target, part_fd):
-            if on_progress is not None and (
-                done - reported >= PROGRESS_BYTES or done == before.st_size
-            ):
-                on_progress(done, before.st_size)
-                reported = done
-            if should_stop is not None and should_stop():
-                raise Interrupted
-        _ensure_unchanged(origin, source_fd, before, part)
-        if should_stop is not None and should_stop():
-            raise Interrupted
-        with _writing(target):
-            os.utime(part_fd, ns=(before.st_atime_ns, before.st_mtime_ns))
-            os.fsync(part_fd)
-            part.replace(target)
-            _sync_folder(target.parent)
-    points.reach("pull.fetched")
-
-
-def _open_part(part: Path, should_stop: Callable[[], bool] | None) -> int:
-    """Open `.part` for one writer alone, empty; wait for another to let go of it.
-
-    A pull that was superseded writes on until it notices. Had it renamed its file meanwhile, the
-    descriptor would be the finished one: then `.part` is opened anew.
-    """
-    while True:
-        fd = os.open(part, PART_FLAGS, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if part.exists() and part.stat().st_ino == os.fstat(fd).st_ino:
-                os.ftruncate(fd, 0)
-                return fd
-        except BlockingIOError:
-            pass
-        except OSError:
-            os.close(fd)
-            raise
-        os.close(fd)
-        if should_stop is not None and should_stop():
-            raise Interrupted
-        time.sleep(LOCK_POLL_S)
-
-
-def _pump(origin: Path, source_fd: int, target: Path, part_fd: int) -> Iterator[int]:
-    """Copy chunk by chunk as many bytes as the source had at first; yield how many are done."""
+@contextmanager
+def _opened(origin: Path) -> Iterator[int]:
     with _reading(origin):
-        total = os.fstat(source_fd).st_size
-    buffer, done = memoryview(bytearray(CHUNK_BYTES)), 0
-    while done < total:
+        fd = os.open(origin, OPEN_FLAGS)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+class _Copy:
+    """One copy from an open source into a part."""
+
+    def __init__(self, origin: Path, source_fd: int, part: Part) -> None:
+        self._origin = origin
+        self._fd = source_fd
+        self._part = part
         with _reading(origin):
-            count = os.preadv(source_fd, [buffer], done)
-        if count == 0:
-            return
-        with _writing(target):
-            written = 0
-            while written < count:
-                written += os.write(part_fd, buffer[written:count])
-        if done == 0:
-            points.reach("pull.fetching")
-        done += count
-        yield done
+            self._before = os.fstat(source_fd)
 
+    def run(self, watcher: Watcher) -> None:
+        """Copy what is missing. Raises Interrupted, SourceNotFound, SourceChanged, DiskFull."""
+        self._begin(watcher)
+        part, total = self._part, self._before.st_size
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        while part.size < total:
+            if watcher.should_stop():
+                raise Interrupted
+            with _reading(self._origin):
+                count = os.preadv(self._fd, [buffer[: total - part.size]], part.size)
+            if count == 0:
+                break
+            part.append(buffer[:count])
+            watcher.on_progress("fetch", part.size, total)
+        self._ensure_unchanged()
 
-def _ensure_room(part: Path, needed_bytes: int) -> None:
-    status = os.statvfs(part.parent)
-    reused = _regular(part)
-    available = status.f_bavail * status.f_frsize + (reused.st_blocks * 512 if reused else 0)
-    if needed_bytes > available:
-        raise DiskFull(
-            f"{part.parent} has room for {available} bytes, {needed_bytes} are needed",
-            evidence={
-                "path": str(part.parent),
-                "needed_bytes": needed_bytes,
-                "available_bytes": available,
-            },
-        )
+    def _begin(self, watcher: Watcher) -> None:
+        identity = FileIdentity.from_stat(self._before)
+        now = Beginning(str(self._origin), json.dumps(identity.as_json()), self._before.st_size)
+        held = self._part.beginning
+        if held is not None and (held.source, held.validator) == (now.source, now.validator):
+            self._part.take_up(held, watcher)
+        else:
+            self._part.begin(now)
 
+    def _ensure_unchanged(self) -> None:
+        expected, found = (FileIdentity.from_stat(it) for it in (self._before, os.fstat(self._fd)))
+        if found != expected:
+            self._part.discard()
+            raise SourceChanged(
+                f"{self._origin} was changed while it was copied; pull it again when it is "
+                "complete",
+                evidence={
+                    "source": str(self._origin),
+                    "expected": expected.as_json(),
+                    "found": found.as_json(),
+                },
+            )
 
-def _ensure_unchanged(origin: Path, source_fd: int, before: os.stat_result, part: Path) -> None:
-    expected, found = (FileIdentity.from_stat(it) for it in (before, os.fstat(source_fd)))
-    if found != expected:
-        part.unlink(missing_ok=True)
-        raise SourceChanged(
-            f"{origin} was changed while it was copied; pull it again when it is complete",
-            evidence={
-                "source": str(origin),
-                "expected": expected.as_json(),
-                "found": found.as_json(),
-            },
-        )
+    def finish(self, sha256: str | None) -> Fetched:
+        """Give the copy its name, and the times of its source."""
+        times = self._before.st_atime_ns, self._before.st_mtime_ns
+        return self._part.finish(sha256, times_ns=times)
 
 
 @contextmanager
@@ -291,17 +261,3 @@ def _reading(source: Path) -> Iterator[None]:
             f"the source {source} cannot be read: {exc.strerror}",
             evidence={"source": str(source), "errno": exc.errno},
         ) from exc
-
-
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Turn what goes wrong in the models folder into DiskFull or PullError."""
-    try:
-        yield
-    except OSError as exc:
-        evidence = {"path": str(target), "errno": exc.errno}
-        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            status = os.statvfs(target.parent)
-            evidence["available_bytes"] = status.f_bavail * status.f_frsize
-            raise DiskFull(f"{target.parent} is full: {exc.strerror}", evidence=evidence) from exc
-        raise PullError(f"{target} cannot be written: {exc.strerror}", evidence=evidence) from exc

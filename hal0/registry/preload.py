@@ -170,6 +170,29 @@ def ensure_unchanged(files: Sequence[tuple[Path, FileIdentity]]) -> None:
             )
 
 
+def remember_fetched(
+    file: ModelFile,
+    identity: FileIdentity,
+    *,
+    format: str,  # noqa: A002 - the glossary's word for it
+    verdicts: Verdicts,
+) -> None:
+    """Remember that a file was hashed on its way: its next validation need not read it again.
+
+    `file.sha256` is what was found, `identity` what was given its final name. Forgets nothing and
+    raises nothing: whether the file is fit to load is said by `validate_files` alone.
+    """
+    try:
+        with ExitStack() as opened:
+            check = _Check(file, format, verdicts, opened)
+            if check.identity == identity:
+                _wait_until_settled([check])
+                check.read_header()
+                check.trust(str(file.sha256))
+    except PreloadError:
+        return
+
+
 def _wait_until_settled(checks: Sequence["_Check"]) -> None:
     """Let the file system's clock tick if a file was written just now.
 
@@ -289,6 +312,10 @@ class _Check:
         self._remember(found, error)
         if error is not None:
             raise about(type(error), self.file, error.detail, error.evidence)
+
+    def trust(self, found: str) -> None:
+        """Take over a digest that was made of these bytes before they had their name."""
+        self._remember(found, None)
 
     def conclude(self) -> CheckedFile:
         made: dict[Skipped, bool] = {

@@ -2,14 +2,17 @@
 
     /data/tiny.gguf, file:///data/tiny.gguf       this machine
     https://host/dir/tiny.gguf                    any web server; http:// too
-    hf://org/repo/dir/tiny.gguf[@revision]        a hub; a pull pins the commit that it found
+    hf://org/repo/dir/tiny.gguf[@revision]        a hub; a pull pins the commit that it found, and
+                                                  what follows the last @ is the revision
 
 A source is kept in rows and shown to people, so it may hold no password: what opens a hub is in
-HAL0_HUB_TOKEN_FILE. No file is looked at and nothing is asked here.
+HAL0_HUB_TOKEN_FILE. A refusal repeats neither a password nor a query, for answers are kept too. No
+file is looked at and nothing is asked here.
 """
 
 import re
-from dataclasses import dataclass
+import unicodedata
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Final, Self
@@ -21,10 +24,17 @@ MAX_LENGTH: Final = 4096
 MAX_NAME_BYTES: Final = 200  # 255 less room for `.part`, `.bad` and the like
 KNOWN: Final = "an absolute path, file:///…, https://…, http://… or hf://org/repo/file[@revision]"
 
-_REPO_PART: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+# What huggingface_hub takes for a name, and not the prefix of what is no model.
+_REPO: Final = re.compile(
+    r"(?!(?:datasets|spaces|models|kernels|buckets)/)(?!.*(?:--|\.\.))(?!.*\.git$)"
+    r"\w(?:[\w.-]{0,94}\w)?/\w(?:[\w.-]{0,94}\w)?",
+    re.ASCII,
+)
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+_PASSWORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@")
+_NOT_IN_A_LINE: Final = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line ends
 
 
 class SourceKind(StrEnum):
@@ -48,9 +58,15 @@ class HubFile:
         """Whether the revision is a commit, which always means the same bytes."""
         return self.revision is not None and _COMMIT.fullmatch(self.revision) is not None
 
+    @property
+    def text(self) -> str:
+        """The source as it is written."""
+        at = "" if self.revision is None else f"@{self.revision}"
+        return f"hf://{self.repo}/{self.path}{at}"
+
     def pinned(self, commit: str) -> str:
         """Return the text of this source at a commit."""
-        return f"hf://{self.repo}/{self.path}@{commit}"
+        return replace(self, revision=commit).text
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +86,7 @@ class Source:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Read a source as an operator writes it, or as a row has it. Raises InvalidRequest."""
-        if len(text) > MAX_LENGTH or any(ord(char) < 32 or ord(char) == 127 for char in text):
-            raise InvalidRequest(f"{text[:80]!r}: a source is one line of at most {MAX_LENGTH}")
+        _ensure_one_line(text)
         found = _SCHEME.match(text)
         scheme = found[1].lower() if found else ""
         if scheme in {"", "file"}:
@@ -82,7 +97,7 @@ class Source:
         if scheme == "hf":
             hub = _hub_file(text)
             return cls(SourceKind.HUB, text, _file_name(text, hub.path), hub=hub)
-        raise InvalidRequest(f"{text!r}: {scheme}: is no source that hal0 knows: use {KNOWN}")
+        raise InvalidRequest(f"{_shown(text)}: {scheme}: is no source that hal0 knows: use {KNOWN}")
 
     @property
     def shown(self) -> str:
@@ -101,61 +116,92 @@ def checked_source(text: str) -> str:
 def local_source(source: str) -> str:
     """Return the absolute path that `source` names; no file is looked at. Raises InvalidRequest."""
     path = _path_of_url(source) if source.lower().startswith("file:") else source
-    if not path.startswith("/") or "\0" in path or path.endswith("/"):
-        raise InvalidRequest(f"{source!r} is not a source that hal0 knows: use {KNOWN}")
+    _ensure_one_line(path)
+    if not path.startswith("/") or path.endswith("/"):
+        raise InvalidRequest(f"{_shown(source)} is not a source that hal0 knows: use {KNOWN}")
     return path
 
 
+def _ensure_one_line(text: str) -> None:
+    if len(text) > MAX_LENGTH or any(unicodedata.category(char) in _NOT_IN_A_LINE for char in text):
+        raise InvalidRequest(
+            f"{_shown(text)}: a source is one line of at most {MAX_LENGTH} characters"
+        )
+
+
+def _shown(text: str) -> str:
+    """Return what a refusal may repeat of a source: its beginning, no password, no query."""
+    if _SCHEME.match(text):
+        text = text.partition("?")[0]
+        if found := _PASSWORD.match(text):
+            text = f"{found[1]}***@{text[found.end() :]}"
+    return repr(text[:80])
+
+
 def _path_of_url(url: str) -> str:
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        path = unquote(parts.path, errors="strict")
+    except UnicodeDecodeError as exc:
+        raise InvalidRequest(f"{_shown(url)}: its path is no UTF-8") from exc
+    except ValueError as exc:
+        raise InvalidRequest(f"{_shown(url)} is no URL") from exc
     if parts.netloc not in {"", "localhost"} or parts.query or parts.fragment:
-        raise InvalidRequest(f"{url!r} names a file of another machine, or more than a file")
-    return unquote(parts.path)
+        raise InvalidRequest(f"{_shown(url)} names a file of another machine, or more than a file")
+    return path
 
 
 def _web_name(url: str) -> str:
     """Return the file's name in a URL, or raise InvalidRequest for what is no URL of a file."""
-    try:
-        parts = urlsplit(url)
-        port, host = parts.port, parts.hostname
-    except ValueError as exc:
-        raise InvalidRequest(f"{url!r} is no URL: {exc}") from exc
-    if not host or port == 0 or any(char.isspace() for char in url):
-        raise InvalidRequest(f"{url!r} is no URL: it needs a host, as in https://host/file.gguf")
-    if parts.username is not None or parts.password is not None:
+    if _PASSWORD.match(url):
         raise InvalidRequest(
             "the source holds a user name or password, which would be kept in rows and shown; "
             "leave it out of the URL"
         )
-    if parts.fragment:
-        raise InvalidRequest(f"{url!r}: a source has no #fragment")
-    return _file_name(url.partition("?")[0], unquote(parts.path))
+    try:
+        parts = urlsplit(url)
+        port, host = parts.port, parts.hostname
+    except ValueError as exc:
+        raise InvalidRequest(f"{_shown(url)} is no URL: its host or port is none") from exc
+    if not host or port == 0 or any(char.isspace() for char in url):
+        raise InvalidRequest(
+            f"{_shown(url)} is no URL: it needs a host, as in https://host/file.gguf"
+        )
+    if "#" in url:
+        raise InvalidRequest(f"{_shown(url)}: a source has no #fragment")
+    return _file_name(url, unquote(parts.path))
 
 
 def _hub_file(text: str) -> HubFile:
-    rest, at, revision = text.partition("://")[2].partition("@")
+    rest, at, last = text[len("hf://") :].rpartition("@")
+    rest, revision = (rest, last) if at else (last, None)
     parts = rest.split("/")
+    repo, path = "/".join(parts[:2]), "/".join(parts[2:])
     problem = None
-    if len(parts) < 3:
+    if not text.lower().startswith("hf://") or len(parts) < 3:
         problem = "it names no file: hf://org/repo/file[@revision]"
-    elif not all(_REPO_PART.fullmatch(part) for part in parts[:2]):
-        problem = f"{'/'.join(parts[:2])} is no org/repo"
+    elif not _REPO.fullmatch(repo):
+        problem = "its first two parts are no org/repo of a model"
     elif any(part in {"", ".", ".."} for part in parts[2:]) or "\\" in rest or "?" in rest:
         problem = "its file is no path inside the repository"
-    elif at and (not _REVISION.fullmatch(revision) or ".." in revision):
+    elif revision is not None and (not _REVISION.fullmatch(revision) or ".." in revision):
         problem = f"{revision!r} is no branch, tag or commit"
     if problem:
-        raise InvalidRequest(f"{text!r}: {problem}")
-    return HubFile("/".join(parts[:2]), "/".join(parts[2:]), revision if at else None)
+        raise InvalidRequest(f"{_shown(text)}: {problem}")
+    file = HubFile(repo, path, revision)
+    _ensure_one_line(file.pinned("c" * 40))  # as a pull will keep it
+    return file
 
 
-def _file_name(shown: str, path: str) -> str:
+def _file_name(text: str, path: str) -> str:
     """Return the last part of a path if a file in the models folder can be called so."""
     name = path.rpartition("/")[2]
-    if name in {"", ".", ".."} or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
-        raise InvalidRequest(
-            f"{shown!r}: its last part must be a file's name of at most {MAX_NAME_BYTES} bytes"
-        )
     if not name.isprintable():
-        raise InvalidRequest(f"{shown!r}: the name of its file has characters that do not print")
+        raise InvalidRequest(
+            f"{_shown(text)}: the name of its file has characters that do not print"
+        )
+    if name in {"", ".", ".."} or len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidRequest(
+            f"{_shown(text)}: its last part must be a file's name of at most {MAX_NAME_BYTES} bytes"
+        )
     return name

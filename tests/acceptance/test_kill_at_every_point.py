@@ -3,6 +3,7 @@
 The armed process must really die there, by SIGKILL: a point that no code reaches fails its test.
 """
 
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,9 @@ import pytest
 from hal0.points import POINTS, STEPS
 from tests.acceptance.house import House
 from tests.fakes.lemond import Lemond
+from tests.fakes.source import Manner, Source
+from tests.fakes.source.hub import Hub
+from tests.tiny_gguf import tiny_gguf_bytes
 
 pytestmark = pytest.mark.slow
 
@@ -145,7 +149,65 @@ def test_killed_while_a_file_is_linked_the_load_still_comes_about(
     house.check_audit()
 
 
-@pytest.mark.parametrize("point", ["pull.fetching", "pull.fetched"])
+DOWNLOADS = ["pull.fetching", "pull.whole", "pull.fetched"]
+
+
+@pytest.mark.parametrize("point", ["pull.pinned", *DOWNLOADS])
+def test_killed_while_a_file_is_downloaded_it_goes_on_behind_what_is_there(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    content = tiny_gguf_bytes()
+    with Hub() as hub:
+        commit = hub.commit("org/repo", {"tiny.gguf": content})
+        blob = f"blobs/{hashlib.sha256(content).hexdigest()}"
+        hub.cdn.script(blob, Manner(slow=len(content)))  # so that there is a first chunk
+        house.env["HAL0_HUB_ENDPOINT"] = hub.origin
+        house.start_api()
+        source = "hf://org/repo/tiny.gguf"
+        house.post("/api/v1/models", {"name": "tiny", "source": source}, status=201)
+        house.add_slot()
+        armed = house.start_worker(f"{point}:kill")
+        house.load()
+        assert dies(armed)
+        assert house.get("/api/v1/models/tiny")["source"] == f"{source}@{commit}"
+        hub.cdn.script(blob)
+        house.start_worker()
+        house.wait_until("ready")
+        house.wait_settled()
+        asked = [one for one in hub.cdn.requests if one["method"] == "GET"]
+    assert (house.models / "tiny.gguf").read_bytes() == content
+    assert {path.name for path in house.models.iterdir()} == {"tiny.gguf"}
+    assert house.path_of() == ["offline", "pulling", "starting", "warming", "ready"]
+    assert loads_sent(lemond) == 1
+    assert len(asked) == (2 if point == "pull.fetching" else 1)
+    assert ("range" in asked[-1]["headers"]) == (point == "pull.fetching")
+    house.check_audit()
+
+
+def test_killed_when_a_bad_file_was_set_aside_it_never_gets_the_name(
+    house: House, lemond: Lemond
+) -> None:
+    content = tiny_gguf_bytes()
+    with Source() as source:
+        source.put("tiny.gguf", content)
+        source.script("tiny.gguf", Manner(corrupt_at=1000))
+        house.start_api()
+        digest = hashlib.sha256(content).hexdigest()
+        body = {"name": "tiny", "source": source.url("tiny.gguf"), "sha256": digest}
+        house.post("/api/v1/models", body, status=201)
+        house.add_slot()
+        armed = house.start_worker("pull.aside:kill")
+        house.load()
+        assert dies(armed)
+        assert {path.name for path in house.models.iterdir()} == {"tiny.gguf.bad"}
+        house.start_worker()
+        assert house.wait_until("error")["error"]["code"] == "pull.checksum_mismatch"
+    assert {path.name for path in house.models.iterdir()} == {"tiny.gguf.bad"}
+    assert loads_sent(lemond) == 0
+    house.check_audit()
+
+
+@pytest.mark.parametrize("point", DOWNLOADS)
 def test_killed_while_a_file_is_copied_the_copy_is_whole_at_the_end(
     house: House, lemond: Lemond, point: str, tmp_path: Path
 ) -> None:

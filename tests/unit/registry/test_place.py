@@ -1,5 +1,7 @@
 """How a local file comes into the models folder, and what is left when that is interrupted."""
 
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -14,16 +16,29 @@ import pytest
 from hal0.errors import (
     CopyNotAllowed,
     DiskFull,
+    FetchedMismatch,
     InvalidRequest,
     PullError,
     SourceChanged,
     SourceNotFound,
 )
 from hal0.registry.checksum import Interrupted
-from hal0.registry.place import Placed, final_paths, is_in_place, place
+from hal0.registry.part import Watcher
+from hal0.registry.place import final_paths, is_in_place, place
 
 MIB = 2**20
 OTHER_DISK = Path("/dev/shm")
+
+
+class Stops:
+    """Says "stop" when it was asked `after` times before."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def __call__(self) -> bool:
+        self.left -= 1
+        return self.left < 0
 
 
 class Fetches:
@@ -64,9 +79,15 @@ def far_source(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def bring(source: Path, target: Path, *, allow_copy: bool = True, **options: Any) -> Placed:
-    options.setdefault("on_fetch", lambda: None)
-    return place(source, target, allow_copy=allow_copy, **options)
+def bring(
+    source: Path,
+    target: Path,
+    *,
+    allow_copy: bool = True,
+    sha256: str | None = None,
+    **watcher: Any,
+) -> str:
+    return place(source, target, Watcher(**watcher), allow_copy=allow_copy, sha256=sha256).how
 
 
 def names_in(folder: Path) -> set[str]:
@@ -161,11 +182,11 @@ def test_a_file_of_another_disk_is_copied_once(far_source: Path, target: Path) -
             far_source,
             target,
             on_fetch=fetches,
-            on_progress=lambda done, total: seen.append((done, total)),
+            on_progress=lambda *at: seen.append(at),
         )
         assert found == expected
     assert fetches.count == 1
-    assert seen == [(size, size)]
+    assert seen == [("fetch", min(n * MIB, size), size) for n in range(1, 5)]
     assert target.read_bytes() == far_source.read_bytes()
     assert target.stat().st_mtime_ns == far_source.stat().st_mtime_ns
     assert names_in(target.parent) == {"model.gguf"}
@@ -186,23 +207,69 @@ def test_an_empty_file_is_copied_too(far_source: Path, target: Path) -> None:
     assert target.read_bytes() == b""
 
 
-def test_a_stopped_copy_keeps_its_part_and_the_next_one_is_whole(
+def test_a_stopped_copy_keeps_its_part_and_the_next_one_goes_on_behind_it(
     far_source: Path, target: Path
 ) -> None:
-    asked = 0
-
-    def should_stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked == 2
-
+    seen: list[tuple[object, ...]] = []
     with pytest.raises(Interrupted):
-        bring(far_source, target, should_stop=should_stop)
-    assert names_in(target.parent) == {"model.gguf.part"}
-    assert target.with_name("model.gguf.part").stat().st_size == 2 * MIB
-    assert bring(far_source, target) == "copied"
+        bring(far_source, target, should_stop=Stops(after=1))
+    assert names_in(target.parent) == {"model.gguf.part", "model.gguf.part.json"}
+    assert target.with_name("model.gguf.part").stat().st_size == MIB
+    size, digest = far_source.stat().st_size, hashlib.sha256(far_source.read_bytes()).hexdigest()
+    assert bring(far_source, target, sha256=digest, on_progress=lambda *at: seen.append(at)) == (
+        "copied"
+    )
+    assert seen[:2] == [("rehash", MIB, size), ("fetch", 2 * MIB, size)]
     assert target.read_bytes() == far_source.read_bytes()
     assert names_in(target.parent) == {"model.gguf"}
+
+
+def test_a_part_of_what_the_source_was_before_is_thrown_away(
+    far_source: Path, target: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        bring(far_source, target, should_stop=Stops(after=1))
+    far_source.write_bytes(os.urandom(3 * MIB))
+    seen: list[tuple[object, ...]] = []
+    assert bring(far_source, target, on_progress=lambda *at: seen.append(at)) == "copied"
+    assert seen[0] == ("fetch", MIB, 3 * MIB)
+    assert target.read_bytes() == far_source.read_bytes()
+
+
+def test_after_a_power_cut_only_synced_bytes_of_a_part_are_believed(
+    far_source: Path, target: Path
+) -> None:
+    with pytest.raises(Interrupted):
+        bring(far_source, target, should_stop=Stops(after=2))
+    note = target.with_name("model.gguf.part.json")
+    facts = json.loads(note.read_text())
+    assert facts["synced_bytes"] == 0
+    note.write_text(json.dumps({**facts, "boot_id": "another", "synced_bytes": MIB // 2}))
+    seen: list[tuple[object, ...]] = []
+    assert bring(far_source, target, on_progress=lambda *at: seen.append(at)) == "copied"
+    assert seen[0] == ("rehash", MIB // 2, far_source.stat().st_size)
+    assert target.read_bytes() == far_source.read_bytes()
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"source": 1}', "\0"])
+def test_a_part_of_which_nobody_can_say_what_it_is_is_thrown_away(
+    far_source: Path, target: Path, note: str
+) -> None:
+    target.parent.mkdir(parents=True)
+    target.with_name("model.gguf.part").write_bytes(b"something")
+    target.with_name("model.gguf.part.json").write_text(note)
+    assert bring(far_source, target) == "copied"
+    assert target.read_bytes() == far_source.read_bytes()
+
+
+def test_a_copy_of_a_wrong_digest_is_set_aside_and_never_gets_the_name(
+    far_source: Path, target: Path
+) -> None:
+    with pytest.raises(FetchedMismatch) as caught:
+        bring(far_source, target, sha256="ab" * 32)
+    assert caught.value.evidence["kept_as"] == str(target.with_name("model.gguf.bad"))
+    assert names_in(target.parent) == {"model.gguf.bad"}
+    assert target.with_name("model.gguf.bad").read_bytes() == far_source.read_bytes()
 
 
 def test_a_source_that_changes_while_it_is_copied_is_not_placed(
@@ -247,7 +314,8 @@ def test_a_disk_without_room_is_full_before_anything_is_fetched(
     ("point", "left"),
     [
         ("pull.linked", {"model.gguf"}),
-        ("pull.fetching", {"model.gguf.part"}),
+        ("pull.fetching", {"model.gguf.part", "model.gguf.part.json"}),
+        ("pull.whole", {"model.gguf.part", "model.gguf.part.json"}),
         ("pull.fetched", {"model.gguf"}),
     ],
 )
@@ -259,9 +327,10 @@ def test_a_file_under_its_final_name_is_whole_whenever_the_process_dies(
     program = (
         "import sys, pathlib\n"
         "from hal0 import points\n"
+        "from hal0.registry.part import Watcher\n"
         "from hal0.registry.place import place\n"
         "points.arm(sys.argv[1] + ':kill')\n"
-        "place(*map(pathlib.Path, sys.argv[2:]), allow_copy=True, on_fetch=lambda: None)\n"
+        "place(*map(pathlib.Path, sys.argv[2:]), Watcher(), allow_copy=True)\n"
     )
     dead = subprocess.run(
         [sys.executable, "-c", program, point, str(source), str(target)],
@@ -271,7 +340,8 @@ def test_a_file_under_its_final_name_is_whole_whenever_the_process_dies(
     )
     assert dead.returncode == -9
     assert names_in(target.parent) == left
-    assert bring(source, target) == ("copied" if point == "pull.fetching" else "there")
+    is_whole = point in {"pull.linked", "pull.fetched"}
+    assert bring(source, target) == ("there" if is_whole else "copied")
     assert target.read_bytes() == source.read_bytes()
     assert names_in(target.parent) == {"model.gguf"}
 
@@ -292,6 +362,14 @@ def test_a_name_that_leads_out_of_the_models_folder_is_refused(name: str, tmp_pa
         final_paths(tmp_path, name, ["a.gguf"])
 
 
+@pytest.mark.parametrize(
+    "names", [["x.part"], ["x.bad"], ["a.gguf", "a.gguf.part.json"], ["a.gguf", ".a.gguf.link"]]
+)
+def test_a_name_that_files_on_their_way_have_is_refused(names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match="on their way"):
+        final_paths(tmp_path, "m", names)
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="same name"):
         final_paths(tmp_path, "m", ["a.gguf", "a.gguf"])
@@ -301,4 +379,4 @@ def test_a_source_whose_links_lead_in_a_circle_is_not_found(tmp_path: Path) -> N
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
     with pytest.raises(SourceNotFound):
-        place(loop, tmp_path / "models" / "m.gguf", allow_copy=True, on_fetch=lambda: None)
+        bring(loop, tmp_path / "models" / "m.gguf")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from hal0.registry.checksum import Interrupted
+from hal0.registry.part import Watcher
 from hal0.registry.place import Placed, place
 
 OTHER_DISK = Path("/dev/shm")
@@ -57,30 +58,27 @@ def _begin(pool: ThreadPoolExecutor, source: Path, target: Path) -> tuple[Writer
     """Begin a copy; it is in the middle of writing when this returns."""
     writer = Writer()
     future = pool.submit(
-        lambda: place(
-            source,
-            target,
-            allow_copy=True,
-            on_fetch=lambda: None,
-            should_stop=writer.should_stop,
-        )
+        lambda: place(source, target, Watcher(should_stop=writer.should_stop), allow_copy=True)
     )
     assert writer.is_writing.wait(LIMIT_S)
     return writer, future
 
 
-def test_two_copies_to_one_place_are_both_whole(
+def test_who_waited_for_another_copy_finds_the_file_there(
     pool: ThreadPoolExecutor, source: Path, target: Path
 ) -> None:
     """A pull that was superseded writes on until it notices."""
     writer, first = _begin(pool, source, target)
     is_fetching = threading.Event()
-    second = pool.submit(lambda: place(source, target, allow_copy=True, on_fetch=is_fetching.set))
+    second = pool.submit(
+        lambda: place(source, target, Watcher(on_fetch=is_fetching.set), allow_copy=True)
+    )
     assert is_fetching.wait(LIMIT_S)
     with pytest.raises(TimeoutError):
         second.result(0.3)
     writer.may_go_on.set()
-    assert [first.result(LIMIT_S), second.result(LIMIT_S)] == ["copied", "copied"]
+    ends = [future.result(LIMIT_S).how for future in (first, second)]
+    assert ends == ["copied", "there"]
     assert target.read_bytes() == source.read_bytes()
     assert [path.name for path in target.parent.iterdir()] == ["model.gguf"]
 
@@ -90,7 +88,7 @@ def test_a_copy_that_waits_for_another_can_be_told_to_stop(
 ) -> None:
     writer, first = _begin(pool, source, target)
     with pytest.raises(Interrupted):
-        place(source, target, allow_copy=True, on_fetch=lambda: None, should_stop=lambda: True)
+        place(source, target, Watcher(should_stop=lambda: True), allow_copy=True)
     writer.may_go_on.set()
-    assert first.result(LIMIT_S) == "copied"
+    assert first.result(LIMIT_S).how == "copied"
     assert target.read_bytes() == source.read_bytes()

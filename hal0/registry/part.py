@@ -1,0 +1,339 @@
+"""A file on its way to its final place: `<target>.part`, whatever brings the bytes.
+
+    <target>.part        the bytes so far, locked by the one who writes them
+    <target>.part.json   of what they are the beginning: source, its validator, how long it will be
+    <target>.bad         a whole file of a wrong digest, kept for who wants to know
+
+A part is taken up again when it is the beginning of what the source has now; its bytes are hashed
+again first, and after a power cut only those are believed that were synced. A file gets its final
+name when it is whole, has the digest that it must have, and is on the disk: fsync, rename, fsync of
+the folder. Where the bytes come from is left to `place.py` and `download.py`.
+"""
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final, Literal, Self
+
+from hal0 import points
+from hal0.clock import boot_id
+from hal0.errors import DiskFull, FetchedMismatch, PullError
+from hal0.registry.checksum import Interrupted, feed
+from hal0.registry.files import FileIdentity
+
+SYNC_BYTES: Final = 256 * 2**20
+"""After so many bytes a part is synced: what a power cut may cost of a download."""
+LOCK_POLL_S: Final = 0.05
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@dataclass(frozen=True, slots=True)
+class Watcher:
+    """Who watches a file on its way.
+
+    `on_fetch` is called once, before anything is fetched; `on_progress` with the phase, the bytes
+    done and the bytes in all, 0 where nobody knows; `should_stop` is asked again and again.
+    """
+
+    on_fetch: Callable[[], None] = lambda: None
+    on_progress: Callable[[Literal["rehash", "fetch"], int, int], None] = lambda *_: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Of what a part is the beginning.
+
+    `validator` changes whenever the source's content does: an ETag, a date, a file's identity. None
+    = the source has none, and the part is never taken up again. `synced_bytes` survive a power cut.
+    `furthest_bytes` is how far any try came, also one that had to begin anew.
+    """
+
+    source: str
+    validator: str | None
+    total_bytes: int | None
+    boot_id: str = ""
+    synced_bytes: int = 0
+    furthest_bytes: int = 0
+
+    @classmethod
+    def read(cls, path: Path) -> Self | None:
+        """Return what a `.part.json` says; None when it says nothing that can be read."""
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            found = cls(**fields)
+        except (OSError, ValueError, TypeError):
+            return None
+        counts = (found.synced_bytes, found.furthest_bytes)
+        return found if all(isinstance(count, int) for count in counts) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A file that was brought whole: what it is, and what was hashed on the way."""
+
+    identity: FileIdentity
+    sha256: str
+
+
+class Part:
+    """The part of one target, in the hands of its one writer; `open_part` makes it.
+
+    `size` counts the bytes that are in it and in the digest.
+    """
+
+    def __init__(self, target: Path, fd: int) -> None:
+        self.target = target
+        self.size = 0
+        self._fd = fd
+        self._path = part_of(target)
+        self._note = note_of(target)
+        self._digest = hashlib.sha256()
+        self._beginning: Beginning | None = None
+
+    @property
+    def beginning(self) -> Beginning | None:
+        """Of what the part is the beginning, if it can be taken up again."""
+        found = Beginning.read(self._note)
+        if found is None or found.validator is None or not os.fstat(self._fd).st_size:
+            return None
+        return found
+
+    @property
+    def is_in_vain(self) -> bool:
+        """Whether nothing ever came into it."""
+        found = Beginning.read(self._note)
+        return not os.fstat(self._fd).st_size and (found is None or not found.furthest_bytes)
+
+    def take_up(self, beginning: Beginning, watcher: Watcher) -> None:
+        """Go on behind what is there: hash it again, and cut off what a power cut may have lost.
+
+        Raises Interrupted, DiskFull and PullError.
+        """
+        total = beginning.total_bytes or 0
+        with writing(self.target):
+            there = os.fstat(self._fd).st_size
+            if beginning.boot_id != boot_id():
+                there = min(there, beginning.synced_bytes)
+            os.ftruncate(self._fd, there)
+            self._digest = hashlib.sha256()
+            self.size = feed(
+                self._digest,
+                self._fd,
+                on_progress=lambda done: watcher.on_progress("rehash", done, total),
+                should_stop=watcher.should_stop,
+                limit_bytes=there,
+            )
+            self._write_note(beginning, min(there, beginning.synced_bytes))
+
+    def begin(self, beginning: Beginning) -> None:
+        """Throw away what is there: the next bytes are the first ones of `beginning`."""
+        came_to = furthest(self.target, beginning.source)
+        beginning = replace(beginning, furthest_bytes=came_to)
+        with writing(self.target):
+            self._note.unlink(missing_ok=True)
+            os.ftruncate(self._fd, 0)
+            self._digest, self.size = hashlib.sha256(), 0
+            self._write_note(beginning, 0)
+            sync_folder(self.target.parent)
+
+    def append(self, chunk: bytes | memoryview) -> None:
+        """Write the next bytes. Raises DiskFull, PullError."""
+        with writing(self.target):
+            rest = memoryview(chunk)
+            at = self.size
+            while rest:
+                written = os.pwrite(self._fd, rest, at)
+                rest, at = rest[written:], at + written
+            self._digest.update(chunk)
+            is_first, self.size = not self.size, at
+            if self._beginning and at - self._beginning.synced_bytes >= SYNC_BYTES:
+                os.fdatasync(self._fd)
+                self._write_note(self._beginning, at)
+        if is_first:
+            points.reach("pull.fetching")
+
+    def finish(
+        self, expected_sha256: str | None, *, times_ns: tuple[int, int] | None = None
+    ) -> Fetched:
+        """Give the file its final name. Raises FetchedMismatch and keeps it as `.bad` instead."""
+        with writing(self.target):
+            if times_ns is not None:
+                os.utime(self._fd, ns=times_ns)
+            os.fsync(self._fd)
+        found = self._digest.hexdigest()
+        if expected_sha256 not in {None, found}:
+            raise self._set_aside(str(expected_sha256), found)
+        points.reach("pull.whole")
+        self._rename(self.target)
+        points.reach("pull.fetched")
+        return Fetched(FileIdentity.from_stat(os.fstat(self._fd)), found)
+
+    def discard(self) -> None:
+        """Take the part away: it is the beginning of nothing."""
+        self._note.unlink(missing_ok=True)
+        self._path.unlink(missing_ok=True)
+
+    def _set_aside(self, expected: str, found: str) -> FetchedMismatch:
+        bad = self.target.with_name(f"{self.target.name}.bad")
+        self._rename(bad)
+        points.reach("pull.aside")
+        source = "" if self._beginning is None else self._beginning.source
+        return FetchedMismatch(
+            f"{source} has the sha256 {found}, registered is {expected}: the file is kept as "
+            f"{bad}; correct the source or register the model anew",
+            evidence={
+                "source": source,
+                "path": str(self.target),
+                "kept_as": str(bad),
+                "expected": expected,
+                "found": found,
+                "size_bytes": self.size,
+            },
+        )
+
+    def _rename(self, to: Path) -> None:
+        with writing(self.target):
+            self._path.replace(to)
+            self._note.unlink(missing_ok=True)
+            sync_folder(to.parent)
+
+    def _write_note(self, beginning: Beginning, synced_bytes: int) -> None:
+        """Say of what the part is the beginning, and how much of it a power cut leaves."""
+        self._beginning = replace(beginning, boot_id=boot_id(), synced_bytes=synced_bytes)
+        spare = self._note.with_name(f".{self._note.name}")
+        spare.write_text(json.dumps(asdict(self._beginning)), encoding="utf-8")
+        spare.replace(self._note)
+
+
+def part_of(target: Path) -> Path:
+    """Return where the bytes of a target are while they are on their way."""
+    return target.with_name(f"{target.name}.part")
+
+
+def note_of(target: Path) -> Path:
+    """Return where it is written of what a target's part is the beginning."""
+    return target.with_name(f"{target.name}.part.json")
+
+
+def furthest(target: Path, source: str) -> int:
+    """Return how many bytes any try to bring this source to `target` has had so far."""
+    held, part = Beginning.read(note_of(target)), regular(part_of(target))
+    if held is None or held.source != source:
+        return 0
+    return max(held.furthest_bytes, 0 if part is None else part.st_size)
+
+
+@contextmanager
+def open_part(target: Path, should_stop: Callable[[], bool]) -> Iterator[Part]:
+    """Be the one writer of a target's part; wait for another to let go of it.
+
+    The target's folder is made. A part that nothing ever came into is taken away at the end. Raises
+    Interrupted when `should_stop` says so while it waits, DiskFull and PullError.
+    """
+    with writing(target):
+        make_folder(target.parent)
+        fd = _locked(part_of(target), should_stop)
+    part = Part(target, fd)
+    try:
+        yield part
+    finally:
+        if _is_same(fd, part_of(target)) and part.is_in_vain:
+            part.discard()
+        os.close(fd)
+
+
+def _locked(path: Path, should_stop: Callable[[], bool]) -> int:
+    """Open a part and lock it; one that was renamed while we waited is the finished file."""
+    while True:
+        fd = os.open(path, _FLAGS, 0o644)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if _is_same(fd, path):
+                return fd
+        os.close(fd)
+        if should_stop():
+            raise Interrupted
+        time.sleep(LOCK_POLL_S)
+
+
+def _is_same(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def regular(path: Path) -> os.stat_result | None:
+    """Return the status of a regular file; None = there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def ensure_room(sizes: Mapping[Path, int]) -> None:
+    """Raise DiskFull unless all these targets together have room; `sizes` in bytes.
+
+    What their parts occupy already counts as room. The folders must be on one disk.
+    """
+    folders = (folder for target in sizes for folder in target.parents)
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        return
+    status = os.statvfs(folder)
+    parts = [regular(part_of(target)) for target in sizes]
+    reused = sum(part.st_blocks * 512 for part in parts if part)
+    available, needed = status.f_bavail * status.f_frsize + reused, sum(sizes.values())
+    if needed > available:
+        raise DiskFull(
+            f"{folder} has room for {available} bytes, {needed} are needed for "
+            f"{', '.join(target.name for target in sizes)}; make room, then retry",
+            evidence={
+                "path": str(folder),
+                "needed_bytes": needed,
+                "available_bytes": available,
+                "files": {str(target): size for target, size in sizes.items()},
+            },
+        )
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that survives a power cut, and those above it."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Turn what goes wrong in the models folder into DiskFull or PullError."""
+    try:
+        yield
+    except OSError as exc:
+        evidence = {"path": str(target), "errno": exc.errno}
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            status = os.statvfs(target.parent)
+            evidence["available_bytes"] = status.f_bavail * status.f_frsize
+            raise DiskFull(f"{target.parent} is full: {exc.strerror}", evidence=evidence) from exc
+        raise PullError(f"{target} cannot be written: {exc.strerror}", evidence=evidence) from exc

@@ -1,0 +1,506 @@
+"""How a download goes on behind what it has, and what of a source it does not believe."""
+
+import gzip
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hal0.errors import (
+    DiskFull,
+    FetchedMismatch,
+    PullError,
+    SourceBadAnswer,
+    SourceFault,
+    SourceNotFound,
+    SourceRefused,
+    SourceStalled,
+    SourceUnreachable,
+)
+from hal0.registry.checksum import Interrupted
+from hal0.registry.download import Download, download, size_at_source
+from hal0.registry.part import Fetched, Watcher, note_of, part_of
+from tests.fakes.source import Manner, Source
+
+NAME = "dir/model.gguf"
+SIZE = 300_007
+HALF = 150_000
+
+
+@pytest.fixture
+def source() -> Iterator[Source]:
+    with Source() as server:
+        yield server
+
+
+@pytest.fixture
+def content(source: Source) -> bytes:
+    """What the source has."""
+    made = os.urandom(SIZE)
+    source.put(NAME, made)
+    return made
+
+
+@pytest.fixture
+def wanted(source: Source, content: bytes, tmp_path: Path) -> Download:
+    return Download(
+        source.url(NAME),
+        source.url(NAME),
+        tmp_path / "models" / "m.gguf",
+        len(content),
+        hashlib.sha256(content).hexdigest(),
+    )
+
+
+def fetch(wanted: Download, stall_s: float = 5, **watcher: Any) -> Fetched | None:
+    return download(wanted, Watcher(**watcher), stall_s=stall_s)
+
+
+def gets(source: Source) -> list[tuple[int, str | None]]:
+    """Status and Range of every GET."""
+    return [
+        (one["status"], one["headers"].get("range"))
+        for one in source.requests
+        if one["method"] == "GET"
+    ]
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+
+
+def test_a_file_is_fetched_whole_and_hashed_on_the_way(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    seen: list[tuple[Any, ...]] = []
+    fetched = fetch(wanted, on_progress=lambda *at: seen.append(at))
+    assert fetched is not None
+    assert fetched.sha256 == wanted.sha256
+    assert fetched.identity.size_bytes == SIZE
+    assert wanted.target.read_bytes() == content
+    assert names_in(wanted.target.parent) == {"m.gguf"}
+    assert (seen[0], seen[-1]) == (("fetch", 0, SIZE), ("fetch", SIZE, SIZE))
+    assert gets(source) == [(200, None)]
+    assert source.requests[0]["headers"]["accept-encoding"] == "identity"
+
+
+@pytest.mark.parametrize("drop_by", ["fin", "rst"])
+def test_what_breaks_off_is_taken_up_again_behind_what_is_there(
+    source: Source, content: bytes, wanted: Download, drop_by: Any
+) -> None:
+    source.script(NAME, Manner(drop_after=HALF, drop_by=drop_by, slow=2_000_000, times=1))
+    with pytest.raises(SourceUnreachable):
+        fetch(wanted)
+    there = part_of(wanted.target).stat().st_size
+    assert 0 < there <= HALF
+    assert fetch(wanted) is not None
+    assert wanted.target.read_bytes() == content
+    assert gets(source) == [(200, None), (206, f"bytes={there}-")]
+    assert source.requests[1]["headers"]["if-range"].startswith('"')
+    assert source.requests[1]["sent_bytes"] == SIZE - there
+
+
+def break_off(source: Source, wanted: Download) -> int:
+    """Leave half of the file as a part."""
+    source.script(NAME, Manner(drop_after=HALF, times=1))
+    with pytest.raises(SourceFault):
+        fetch(wanted)
+    return part_of(wanted.target).stat().st_size
+
+
+def test_what_is_another_file_by_now_is_fetched_anew(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    break_off(source, wanted)
+    other = os.urandom(SIZE)
+    source.put(NAME, other)
+    changed = replace(wanted, sha256=hashlib.sha256(other).hexdigest())
+    assert fetch(changed) is not None
+    assert wanted.target.read_bytes() == other
+    assert [status for status, _ in gets(source)] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [
+        Manner(ignore_range=True),
+        *(
+            Manner(when="resume", wrong_range=how)
+            for how in ("offset", "lie", "total", "missing", "garbage", "multipart", "short")
+        ),
+        Manner(when="resume", encoding="gzip"),
+        Manner(when="resume", status=416),
+    ],
+    ids=str,
+)
+def test_a_source_that_does_not_go_on_where_it_was_asked_to_is_fetched_anew(
+    source: Source, content: bytes, wanted: Download, manner: Manner
+) -> None:
+    break_off(source, wanted)
+    source.script(NAME, manner)
+    try:
+        fetched = fetch(wanted)
+    except FetchedMismatch:
+        # A 206 that says what it should and is other bytes: the digest alone can tell.
+        assert manner.wrong_range == "lie"
+        return
+    assert fetched is not None
+    assert wanted.target.read_bytes() == content
+
+
+def test_a_total_that_a_source_does_not_say_is_no_reason_to_begin_anew(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    there = break_off(source, wanted)
+    source.script(NAME, Manner(wrong_range="no_total"))
+    assert fetch(wanted) is not None
+    assert wanted.target.read_bytes() == content
+    assert gets(source)[-1] == (206, f"bytes={there}-")
+
+
+@pytest.mark.parametrize("manner", [Manner(no_validator=True), Manner(weak_etag=True)], ids=str)
+def test_nothing_is_taken_up_that_cannot_be_known_to_be_the_same(
+    source: Source, content: bytes, wanted: Download, manner: Manner
+) -> None:
+    source.script(NAME, replace(manner, drop_after=HALF, times=1), manner)
+    with pytest.raises(SourceFault):
+        fetch(wanted)
+    assert fetch(wanted) is not None
+    assert wanted.target.read_bytes() == content
+    assert gets(source) == [(200, None), (200, None)]
+
+
+def test_the_date_of_a_change_is_a_validator_where_there_is_no_etag(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    source.put(NAME, content, etag=None)
+    there = break_off(source, wanted)
+    assert fetch(wanted) is not None
+    assert gets(source)[-1] == (206, f"bytes={there}-")
+
+
+def test_a_part_that_is_whole_needs_no_request(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    break_off(source, wanted)
+    part_of(wanted.target).write_bytes(content)
+    before = len(source.requests)
+    fetched = fetch(wanted)
+    assert fetched is not None
+    assert fetched.sha256 == wanted.sha256
+    assert len(source.requests) == before
+
+
+def test_a_part_that_is_longer_than_the_file_is_thrown_away(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    break_off(source, wanted)
+    part_of(wanted.target).write_bytes(content + b"more")
+    assert fetch(wanted) is not None
+    assert wanted.target.read_bytes() == content
+
+
+def test_a_part_whose_bytes_were_damaged_is_found_by_its_digest(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    there = break_off(source, wanted)
+    part_of(wanted.target).write_bytes(bytes(there))
+    with pytest.raises(FetchedMismatch) as caught:
+        fetch(wanted)
+    assert caught.value.evidence["expected"] == wanted.sha256
+    assert names_in(wanted.target.parent) == {"m.gguf.bad"}
+    assert fetch(wanted) is not None
+    assert wanted.target.read_bytes() == content
+
+
+def test_a_wrong_digest_sets_the_file_aside_and_gives_it_no_name(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    source.script(NAME, Manner(corrupt_at=HALF))
+    with pytest.raises(FetchedMismatch) as caught:
+        fetch(wanted)
+    assert names_in(wanted.target.parent) == {"m.gguf.bad"}
+    evidence = caught.value.evidence
+    assert evidence["kept_as"] == f"{wanted.target}.bad"
+    assert evidence["size_bytes"] == SIZE
+    assert evidence["found"] != evidence["expected"] == wanted.sha256
+
+
+@pytest.mark.parametrize(
+    ("manner", "error"),
+    [
+        (Manner(status=404), SourceNotFound),
+        (Manner(status=410), SourceNotFound),
+        (Manner(status=401), SourceRefused),
+        (Manner(status=403), SourceRefused),
+        (Manner(status=400), SourceBadAnswer),
+        (Manner(status=302), SourceBadAnswer),
+        (Manner(status=204), SourceBadAnswer),
+        (Manner(status=429), SourceUnreachable),
+        (Manner(status=500), SourceUnreachable),
+        (Manner(status=503), SourceUnreachable),
+        (Manner(close_before_answer=True), SourceUnreachable),
+        (Manner(close_before_answer=True, drop_by="rst"), SourceUnreachable),
+        (Manner(garbage=b"\x16\x03\x01 what\r\n\r\n"), SourceUnreachable),
+        (Manner(huge_headers=500_000), SourceUnreachable),
+        (Manner(encoding="gzip"), SourceBadAnswer),
+        (Manner(wrong_range="unasked"), SourceBadAnswer),
+        (Manner(wrong_length=+1), SourceBadAnswer),
+        (Manner(wrong_length=-1), SourceBadAnswer),
+        (Manner(no_length="chunked", drop_after=HALF), SourceUnreachable),
+        (Manner(no_length="close", drop_after=HALF), SourceUnreachable),
+        (Manner(endless=True, slow=50_000_000), SourceBadAnswer),
+        (Manner(redirect_to="/dir/model.gguf"), SourceBadAnswer),
+        (Manner(redirect_to="ftp://127.0.0.1/model.gguf"), SourceBadAnswer),
+        (Manner(redirect_to="file:///etc/passwd"), SourceBadAnswer),
+        (Manner(redirect_to="http://[bad"), SourceFault),
+    ],
+    ids=str,
+)
+def test_each_bad_answer_has_its_name_and_says_which_source(
+    source: Source, wanted: Download, manner: Manner, error: type[PullError]
+) -> None:
+    source.script(NAME, manner)
+    with pytest.raises(error) as caught:
+        fetch(wanted)
+    assert wanted.source in caught.value.detail
+    assert caught.value.evidence["source"] == wanted.source
+    assert not wanted.target.exists()
+
+
+def test_a_source_that_is_busy_says_when_to_come_again(source: Source, wanted: Download) -> None:
+    source.script(NAME, Manner(status=503, retry_after="7", times=1))
+    with pytest.raises(SourceUnreachable) as caught:
+        fetch(wanted)
+    assert caught.value.retry_after_s == 7
+
+
+def test_nobody_at_the_address_is_unreachable(wanted: Download) -> None:
+    with pytest.raises(SourceUnreachable):
+        fetch(replace(wanted, url="http://127.0.0.1:9/x.gguf"))
+
+
+@pytest.mark.parametrize("digest", [True, False])
+def test_a_length_that_nobody_says_is_the_length_of_what_comes(
+    source: Source, content: bytes, wanted: Download, digest: bool
+) -> None:
+    source.script(NAME, Manner(no_length="chunked"))
+    unknown = replace(wanted, size_bytes=None, sha256=wanted.sha256 if digest else None)
+    seen: list[tuple[Any, ...]] = []
+    fetched = fetch(unknown, on_progress=lambda *at: seen.append(at))
+    assert fetched is not None
+    assert (fetched.identity.size_bytes, fetched.sha256) == (SIZE, wanted.sha256)
+    assert {total for _, _, total in seen} == {0}
+
+
+@pytest.mark.parametrize(
+    "manner",
+    [
+        Manner(stall_before_headers=True),
+        Manner(stall_after=0),
+        Manner(stall_after=HALF),
+        Manner(dribble=True),
+        Manner(dribble_headers=True),
+    ],
+    ids=str,
+)
+def test_a_source_that_sends_next_to_nothing_is_given_up_and_what_came_is_kept(
+    source: Source, wanted: Download, manner: Manner
+) -> None:
+    source.script(NAME, manner)
+    begun = time.monotonic()
+    with pytest.raises(SourceStalled) as caught:
+        fetch(wanted, stall_s=0.5)
+    assert time.monotonic() - begun < 10  # and not the hours that a dribble would take
+    assert caught.value.evidence["stall_s"] == 0.5
+    if manner.stall_after:
+        assert part_of(wanted.target).stat().st_size == HALF
+
+
+def test_a_slow_source_is_not_a_stalled_one(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    source.script(NAME, Manner(slow=200_000))
+    assert fetch(wanted, stall_s=0.6) is not None  # takes 1.5 s in all
+    assert wanted.target.read_bytes() == content
+
+
+@pytest.mark.parametrize("manner", [Manner(stall_after=HALF), Manner(stall_before_headers=True)])
+def test_a_download_that_is_told_to_stop_stops_within_a_second_and_keeps_its_part(
+    source: Source, wanted: Download, manner: Manner
+) -> None:
+    source.script(NAME, manner)
+    stop = threading.Event()
+    told = [0.0]
+
+    def say_stop() -> None:
+        told[0] = time.monotonic()
+        stop.set()
+
+    timer = threading.Timer(0.3, say_stop)
+    timer.start()
+    with pytest.raises(Interrupted):
+        fetch(wanted, stall_s=60, should_stop=stop.is_set)
+    assert time.monotonic() - told[0] < 1
+    timer.join()
+    if manner.stall_after:
+        assert part_of(wanted.target).stat().st_size == HALF
+        assert note_of(wanted.target).exists()
+    else:
+        assert names_in(wanted.target.parent) == set()
+
+
+def test_a_redirect_is_followed_to_where_the_file_is(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    for status in (301, 302, 303, 307, 308):
+        source.script("moved", Manner(redirect_to=f"/{NAME}", redirect_status=status))
+        moved = replace(
+            wanted, url=source.url("moved"), target=wanted.target.with_name(f"{status}")
+        )
+        assert fetch(moved) is not None
+        assert moved.target.read_bytes() == content
+
+
+def test_a_resume_is_asked_of_where_the_redirect_leads(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    source.script("moved", Manner(redirect_to=f"/{NAME}"))
+    moved = replace(wanted, url=source.url("moved"))
+    there = break_off(source, moved)
+    assert fetch(moved) is not None
+    assert source.requests[-1]["headers"]["range"] == f"bytes={there}-"
+    assert "if-range" in source.requests[-1]["headers"]
+
+
+@pytest.mark.parametrize("chain", [["a"], ["a", "b"]])
+def test_redirects_in_a_circle_end(source: Source, wanted: Download, chain: list[str]) -> None:
+    for place, name in enumerate(chain):
+        following = chain[(place + 1) % len(chain)]
+        source.script(name, Manner(redirect_to=f"/{following}"))
+    with pytest.raises(SourceBadAnswer, match="more than 10 times"):
+        fetch(replace(wanted, url=source.url("a")))
+    assert len(source.requests) == 11
+
+
+@pytest.mark.parametrize("host", ["127.0.0.2", "localhost", "[::ffff:127.0.0.1]"])
+def test_a_redirect_to_a_private_address_is_refused_before_anything_is_sent_there(
+    source: Source, content: bytes, wanted: Download, host: str
+) -> None:
+    """The operator named 127.0.0.1 and may; the other server may not name another one."""
+    with Source(host="127.0.0.2" if host == "127.0.0.2" else "127.0.0.1") as inner:
+        inner.put(NAME, content)
+        source.script("moved", Manner(redirect_to=f"http://{host}:{inner.port}/{NAME}"))
+        with pytest.raises(PullError) as caught:
+            fetch(replace(wanted, url=source.url("moved")))
+        assert inner.requests == []
+    assert isinstance(caught.value, SourceBadAnswer)
+    assert "private" in caught.value.detail
+
+
+def test_a_redirect_to_another_port_of_the_named_host_is_followed(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    with Source() as cdn:
+        cdn.put("bytes", content)
+        source.script("moved", Manner(redirect_to=cdn.url("bytes")))
+        assert fetch(replace(wanted, url=source.url("moved"))) is not None
+
+
+def test_what_opens_a_source_is_not_shown_to_where_it_redirects(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    with Source() as cdn:
+        cdn.put("bytes", content)
+        source.script("moved", Manner(redirect_to=cdn.url("bytes")))
+        secret = replace(wanted, url=source.url("moved"), authorization="Bearer secret")
+        assert fetch(secret) is not None
+        assert source.requests[0]["headers"]["authorization"] == "Bearer secret"
+        assert "authorization" not in cdn.requests[0]["headers"]
+
+
+def test_a_file_that_is_there_is_left_alone_unless_it_is_wanted_again(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    wanted.target.parent.mkdir()
+    wanted.target.write_bytes(b"old")
+    assert fetch(wanted) is None
+    assert wanted.target.read_bytes() == b"old"
+    assert names_in(wanted.target.parent) == {"m.gguf"}
+    with wanted.target.open("rb") as reader:
+        assert fetch(replace(wanted, again=True)) is not None
+        assert reader.read() == b"old"
+    assert wanted.target.read_bytes() == content
+
+
+def test_two_downloads_of_one_file_are_one(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    go_on = threading.Event()
+    source.script(NAME, Manner(hold=go_on, times=1))
+    first: list[Fetched | None] = []
+    thread = threading.Thread(target=lambda: first.append(fetch(wanted)))
+    thread.start()
+    while not part_of(wanted.target).exists():
+        time.sleep(0.01)
+    threading.Timer(0.3, go_on.set).start()
+    assert fetch(wanted) is None
+    thread.join(10)
+    assert first[0] is not None
+    assert len(source.requests) == 1
+    assert wanted.target.read_bytes() == content
+
+
+def test_the_size_is_asked_for_without_fetching(source: Source, wanted: Download) -> None:
+    assert size_at_source(wanted, Watcher(), stall_s=5) == SIZE
+    for manner in (Manner(head_status=405), Manner(head_status=403), Manner(no_length="chunked")):
+        source.script(NAME, manner)
+        assert size_at_source(wanted, Watcher(), stall_s=5) is None
+    assert gets(source) == []
+
+
+def test_a_size_other_than_registered_is_refused_before_a_byte_is_kept(
+    source: Source, wanted: Download
+) -> None:
+    with pytest.raises(SourceBadAnswer) as caught:
+        fetch(replace(wanted, size_bytes=SIZE + 1))
+    evidence = caught.value.evidence
+    assert (evidence["expected"], evidence["found"]) == (SIZE + 1, SIZE)
+    assert names_in(wanted.target.parent) == set()
+
+
+def test_a_disk_that_fills_up_is_disk_full_and_the_part_is_kept(
+    source: Source, wanted: Download, tmp_path: Path
+) -> None:
+    """A file-size limit stands for a quota: the same call fails, with another number."""
+    import resource
+    import signal
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, before[1]))
+    try:
+        with pytest.raises(PullError) as caught:
+            fetch(wanted)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not isinstance(caught.value, SourceFault)
+    assert part_of(wanted.target).stat().st_size == HALF
+    assert not isinstance(caught.value, DiskFull)  # EFBIG; ENOSPC has a test with a real disk
+    assert fetch(wanted) is not None
+
+
+def test_a_compressed_file_that_is_the_file_is_no_coding(
+    source: Source, wanted: Download, tmp_path: Path
+) -> None:
+    packed = gzip.compress(b"a gguf in a gzip" * 999)
+    source.put("model.gguf.gz", packed)
+    url = source.url("model.gguf.gz")
+    assert fetch(Download(url, url, tmp_path / "m.gz")) is not None
+    assert (tmp_path / "m.gz").read_bytes() == packed

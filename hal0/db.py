@@ -102,7 +102,7 @@ def _engine(path: Path, synchronous: str, begin: str, busy_timeout_s: float) -> 
 
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
-        raw = connection.connection.dbapi_connection  # past SQLAlchemy: a third of its price
+        raw = connection.connection.dbapi_connection  # SQLAlchemy's part would cost more than this
         assert raw is not None
         raw.execute(begin)
 

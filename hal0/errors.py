@@ -11,8 +11,9 @@
                          JobNotFailed, JobFinished, JobAlreadySent, IllegalTransition, ClaimLost,
                          LaneTaken
       PullError          SourceNotFound, SourceRefused, SourceBadAnswer, SourceChanged,
-                         FetchedMismatch, CopyNotAllowed, DiskFull, HubNotInstalled
-        SourceFault      SourceUnreachable, SourceStalled: a machine tries these again
+                         FetchedMismatch, FileInTheWay, CopyNotAllowed, DiskFull,
+                         HubNotInstalled
+        SourceFault      SourceUnreachable, SourceStalled, PartHeld: a machine tries these again
       PreloadError       FileNotFound, FileUnreadable, SizeMismatch, NotAGguf, Truncated,
                          ChecksumMismatch, EngineFileDiffers, FileChanged, LoadTimeout
       EngineError        EngineUnreachable, EngineTimeout, EngineBadAnswer, EngineRefused,
@@ -290,6 +291,13 @@ class FetchedMismatch(PullError):
     code = "pull.checksum_mismatch"
 
 
+class FileInTheWay(PullError):
+    """Another file has the name that a model's file is to have; nothing was replaced."""
+
+    code = "pull.file_in_the_way"
+    status = 409
+
+
 class HubNotInstalled(PullError):
     """An `hf://` source needs the extra `hub` of hal0, which is not installed."""
 
@@ -314,6 +322,13 @@ class SourceStalled(SourceFault):
 
     code = "pull.source_stalled"
     status = 504
+
+
+class PartHeld(SourceFault):
+    """Another process writes the same file, and does not let go of it."""
+
+    code = "pull.part_held"
+    status = 503
 
 
 class CopyNotAllowed(PullError):

@@ -28,5 +28,5 @@ def set_up(level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("httpx", "httpcore", "alembic", "huey"):
+    for chatty in ("httpx", "httpcore", "httpx2", "httpcore2", "alembic", "huey"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

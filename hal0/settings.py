@@ -71,6 +71,9 @@ class Settings(BaseSettings):
     pull_pause_s: Seconds = Field(
         1.0, description="seconds until a pull is tried again; doubles with each fault, to 60"
     )
+    disk_reserve_bytes: int = Field(
+        256 * 2**20, ge=0, description="bytes that pulls leave free on the disk of the models"
+    )
     hub_endpoint: str | None = Field(
         None, description="where hf:// sources are; unset = the public hub"
     )

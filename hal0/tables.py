@@ -138,6 +138,7 @@ model_files = Table(
     Column("source", Text),
     Column("size_bytes", Integer),
     Column("sha256", Text),
+    Column("noted", Text),  # which of the two a pull found, and nobody said: 'size', 'sha256'
     PrimaryKeyConstraint("model_id", "position"),
     CheckConstraint("size_bytes IS NULL OR size_bytes >= 0", name="size"),
     CheckConstraint("sha256 IS NULL OR length(sha256) = 64", name="sha256"),
@@ -310,6 +311,7 @@ jobs = Table(
     Column("result", JsonText),
     Column("error", JsonText),
     Column("faults", Integer, nullable=False, server_default=text("0")),  # of a pull's source
+    Column("fetches", Integer, nullable=False, server_default=text("0")),  # 1: a pull with bytes
     # The promise "one at a time": two owners cannot run jobs of one slot, whatever the code does.
     Index("ux_jobs_running_slot", "slot_id", unique=True, sqlite_where=text("state = 'running'")),
     # Two downloads of one model would write one file.

@@ -74,16 +74,18 @@ class LedgerStorage(MemoryStorage):
     def _claim(self, ctx: Context, *, look_first: bool) -> Claim | None:
         with self._claiming:
             has_room = self._has_room(ctx, self._heavy_running)
+            may_fetch = ctx.has_place_for_download()
             if look_first:
                 with ctx.db.read() as tx:
-                    if not is_work_waiting(tx, heavy=has_room):
+                    if not is_work_waiting(tx, heavy=has_room, fetches=may_fetch):
                         return None
             with ctx.db.soft() as tx:
-                held = claim(tx, ctx.owner.id, heavy=has_room)
+                held = claim(tx, ctx.owner.id, heavy=has_room, fetches=may_fetch)
                 if held is None:
                     return None
                 heavy_running = self._heavy_running + (held.job.kind in HEAVY)
-                is_more = is_work_waiting(tx, heavy=self._has_room(ctx, heavy_running))
+                has_room = self._has_room(ctx, heavy_running)
+                is_more = is_work_waiting(tx, heavy=has_room, fetches=may_fetch)
             self._heavy_running = heavy_running
         if is_more:
             ctx.bell.ring_self()

@@ -77,6 +77,8 @@ class Context:
         self.engines = EngineRoom(self.stopping)
         self.verdicts = StoredVerdicts(db)
         self.giving_up = threading.Event()
+        # One place of those for pulls and validations is never taken by a download, for hours.
+        self._places = threading.BoundedSemaphore(max(1, settings.worker_threads // 2 - 1))
         self._bodies: dict[int, Body] = {}
         self._lock = threading.Lock()
 
@@ -149,6 +151,21 @@ class Context:
                 tx.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=row))
         except Hal0Error as error:
             log.debug("progress not written: %s", error.detail)
+
+    @contextmanager
+    def place_for_download(self) -> Iterator[bool]:
+        """Hold a place in which bytes may be fetched; False = none is free."""
+        has_place = self._places.acquire(blocking=False)
+        try:
+            yield has_place
+        finally:
+            if has_place:
+                self._places.release()
+
+    def has_place_for_download(self) -> bool:
+        """Whether a place is free now."""
+        with self.place_for_download() as has_place:
+            return has_place
 
     def should_stop(self, body: Body) -> bool:
         """Whether a long read should end: the process stops, or the claim is another's."""

@@ -1,16 +1,17 @@
-"""How `pull` brings a model's files to their place in the models folder.
+"""How `pull` brings a model's files to their place in the models folder (ADR-0009).
 
-    pin      a file of a hub: which commit, which bytes; kept in the model's row
+    plan     what is there, what a source of the network says; of a hub's file, which commit it is
     room     for all that must be fetched, together, before the first byte
-    bring    file by file: there already, linked, copied, or downloaded
-    note     what was hashed on the way, so that nothing is hashed twice
+    bring    file by file: linked, copied, or downloaded
+    note     size and digest that were found, in the commit before the file gets its name
 
-The slot shows `pulling` only when bytes are fetched. A fault of the network puts the job back, with
-a pause that grows; it is the only thing of hal0 that a machine tries again. A model without a
-source is left to `validate`, which says what is missing.
+The slot shows `pulling` from when something is to be fetched. A fault of the network puts the job
+back, with a pause that grows; it is the only thing of hal0 that a machine tries again. A model
+without a source is left to `validate`, which says what is missing.
 """
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,13 +19,20 @@ from typing import Final
 from sqlalchemy import Connection
 
 from hal0 import points
-from hal0.errors import PullError, SourceBadAnswer, SourceFault, SourceRefused
+from hal0.errors import (
+    DatabaseError,
+    FileInTheWay,
+    PullError,
+    SourceBadAnswer,
+    SourceFault,
+    SourceRefused,
+)
 from hal0.jobs.context import Body, Context
-from hal0.jobs.ledger.claims import check, finish, try_again
+from hal0.jobs.ledger.claims import check, finish, keep, try_again, wait_for_place
 from hal0.registry import hub
-from hal0.registry.catalog import Model, RegisteredFile, model_by_id, note_fetched, pin_source
+from hal0.registry.catalog import Model, RegisteredFile, model_by_id, note_file
 from hal0.registry.download import Download, download, size_at_source
-from hal0.registry.part import Fetched, Watcher, ensure_room, furthest, regular
+from hal0.registry.part import Fetched, Watcher, ensure_room, furthest, regular, tidy
 from hal0.registry.place import bytes_to_copy, place
 from hal0.registry.preload import remember_fetched
 from hal0.registry.sources import HubFile, Source
@@ -33,6 +41,8 @@ from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Outcome, SlotState
 
 MAX_PAUSE_S: Final = 60.0
+GAIN_BYTES: Final = 2**20
+"""A try that came further than any before by so much, or a hundredth of the file, is no fault."""
 
 
 def run(ctx: Context, body: Body) -> None:
@@ -43,28 +53,34 @@ def run(ctx: Context, body: Body) -> None:
         model = model_by_id(tx, body.held.chain.model_id)
     one = _Pull(ctx, body, model)
     try:
-        brought = one.bring_all()
+        plan = one.plan()
+        with ctx.place_for_download() as has_place:
+            if not has_place and any(item.size_bytes or item.wanted for item in plan):
+                ctx.commit(lambda tx: wait_for_place(tx, body.held))
+                return
+            brought = one.bring(plan)
     except SourceFault as fault:
+        one.show_pulling()
         _try_again(ctx, body, fault, gained=one.has_gained)
-        return
     except PullError:
         one.show_pulling()  # a fetch that failed at its first step is one too (A4)
         raise
-    changed = any(how != "there" for how in brought.values())
-    ctx.commit(lambda tx: _end(tx, body, {"files": brought}, changed))
+    else:
+        changed = any(how != "there" for how in brought.values())
+        ctx.commit(lambda tx: _end(tx, body, {"files": brought}, changed))
 
 
 def _try_again(ctx: Context, body: Body, fault: SourceFault, *, gained: bool) -> None:
-    """Put the job back, or raise the fault when it was met too often without a byte gained."""
+    """Put the job back, or raise the fault when it was met too often without a gain."""
     settings = ctx.settings
     faults = 1 if gained else body.held.job.faults + 1
     if faults >= settings.pull_tries:
         raise type(fault)(
-            f"{fault.detail}; given up after {faults} tries without a byte gained "
-            "(HAL0_PULL_TRIES): what is there is kept, and a retry goes on behind it",
+            f"{fault.detail}; given up after {faults} tries without a gain (HAL0_PULL_TRIES): what "
+            "is there is kept, and a retry goes on behind it",
             evidence={**fault.evidence, "tries": faults},
         ) from fault
-    pause_s = min(settings.pull_pause_s * 2 ** (faults - 1), MAX_PAUSE_S)
+    pause_s = min(settings.pull_pause_s * 2 ** min(faults - 1, 16), MAX_PAUSE_S)
     after_s = max(pause_s, fault.retry_after_s or 0.0)
     ctx.commit(lambda tx: try_again(tx, body.held, fault, after_s, faults))
 
@@ -87,36 +103,52 @@ class _Pull:
         self._body = body
         self._model = model
         self._again = body.held.chain.goal is JobKind.PULL and body.held.chain.force
+        self._done: list[str] = list((body.held.job.result or {}).get("fetched", ()))
         self.has_gained = False
 
-    def bring_all(self) -> dict[str, str]:
-        """Return for each file with a source how it came: there, linked, copied, downloaded."""
-        plan = [self._planned(file) for file in self._model.files if file.source is not None]
-        ensure_room({item.file.path: item.size_bytes for item in plan if item.size_bytes})
-        total = sum(item.size_bytes for item in plan)
-        brought, done = {}, 0
-        for item in plan:
-            brought[str(item.file.path)] = self._bring(item, self._watcher(done, total))
-            done += item.size_bytes
-        return brought
-
     # -- what is to come ------------------------------------------------------------------------
+
+    def plan(self) -> list[_Item]:
+        """Say of each file with a source what is to be done. Raises PullError."""
+        plan = [self._planned(file) for file in self._model.files if file.source is not None]
+        sizes = {item.file.path: item.size_bytes for item in plan if item.size_bytes}
+        if sizes:
+            ensure_room(sizes, self._ctx.settings.disk_reserve_bytes)
+        return plan
 
     def _planned(self, file: RegisteredFile) -> _Item:
         source = Source.parse(str(file.source))
         if source.path is not None:
             return _Item(file, source, bytes_to_copy(Path(source.path), file.path))
-        there = None if self._again else regular(file.path)
-        if there is None:
-            self.show_pulling()
+        there = regular(file.path)
+        if there is None or (self._again and str(file.path) not in self._done):
             return self._asked(file, source)
+        tidy(file.path)
         if file.size_bytes is None and file.sha256 is None:
-            # Nobody can tell whether it is this source's, and not a deleted model's of this name.
-            with contextlib.suppress(PullError):
-                asked = self._asked(file, source)
-                if asked.size_bytes not in {0, there.st_size} and asked.wanted is not None:
-                    return replace(asked, wanted=replace(asked.wanted, again=True))
+            self._ensure_same_length(file, source, there.st_size)
         return _Item(file, source)
+
+    def _ensure_same_length(self, file: RegisteredFile, source: Source, length: int) -> None:
+        """Refuse what a deleted model of this name may have left; raises FileInTheWay.
+
+        Nothing is registered of the file, so nobody else could tell. A source that cannot be asked
+        says nothing.
+        """
+        asked = None
+        with contextlib.suppress(PullError):
+            asked = self._asked(file, source)
+        if asked is not None and asked.size_bytes not in {0, length}:
+            raise FileInTheWay(
+                f"{file.path} has {length} bytes, {source.shown} has {asked.size_bytes}: it is "
+                "another file. `hal0 slot pull SLOT --again` replaces it; if it is the right one, "
+                "register the model anew with its size",
+                evidence={
+                    "path": str(file.path),
+                    "source": source.shown,
+                    "expected": asked.size_bytes,
+                    "found": length,
+                },
+            )
 
     def _asked(self, file: RegisteredFile, source: Source) -> _Item:
         """Ask a source of the network what it has. Raises PullError."""
@@ -124,40 +156,60 @@ class _Pull:
             file, wanted = self._pinned(file, source.hub)
         else:
             wanted = self._wanted(file, source.shown, str(source.url))
-        size_bytes = file.size_bytes
+        size_bytes = wanted.size_bytes
         if size_bytes is None:
-            watcher, stall_s = self._watcher(), self._ctx.settings.pull_stall_s
-            size_bytes = size_at_source(wanted, watcher, stall_s=stall_s)
+            with contextlib.suppress(SourceFault):  # nothing depends on it, and it may refuse HEAD
+                stall_s = self._ctx.settings.pull_stall_s
+                size_bytes = size_at_source(wanted, self._watcher(file), stall_s=stall_s)
         return _Item(file, source, size_bytes or 0, wanted)
 
     def _wanted(self, file: RegisteredFile, source: str, url: str) -> Download:
-        return Download(source, url, file.path, file.size_bytes, file.sha256, again=self._again)
+        told, is_gguf = file.told, self._model.format == "gguf"
+        return Download(source, url, file.path, told.size_bytes, told.sha256, is_gguf)
 
     def _pinned(self, file: RegisteredFile, at: HubFile) -> tuple[RegisteredFile, Download]:
         """Ask a hub which commit a file is of, and keep that in the model's row."""
-        settings = self._ctx.settings
+        settings, told = self._ctx.settings, file.told
         found = hub.resolve(
             at,
             endpoint=settings.hub_endpoint,
             token=_token(settings),
             should_stop=lambda: self._ctx.should_stop(self._body),
         )
-        _ensure_same(file, "size", file.size_bytes, found.size_bytes)
-        _ensure_same(file, "sha256", file.sha256, found.sha256)
+        _ensure_same(file, "size", told.size_bytes, found.size_bytes)
+        _ensure_same(file, "sha256", told.sha256, found.sha256)
         pinned = replace(
-            file,
+            told,
             source=at.pinned(found.commit),
-            size_bytes=file.size_bytes if found.size_bytes is None else found.size_bytes,
-            sha256=file.sha256 or found.sha256,
+            size_bytes=told.size_bytes if found.size_bytes is None else found.size_bytes,
+            sha256=told.sha256 or found.sha256,
         )
-        if pinned != file:
-            self._ctx.commit(lambda tx: pin_source(tx, self._model.id, file, pinned))
+        if pinned.source != file.source or pinned.sha256 != told.sha256:
+            self._ctx.commit(lambda tx: self._note(tx, file, pinned))
+            file = pinned
         points.reach("pull.pinned")
         wanted = self._wanted(pinned, str(pinned.source), found.url)
-        return pinned, replace(wanted, authorization=found.authorization)
+        return file, replace(wanted, authorization=found.authorization)
 
-    def _watcher(self, before: int = 0, total: int = 0) -> Watcher:
-        """Watch a file of which `before` bytes of others were to be fetched first."""
+    def _note(self, tx: Connection, before: RegisteredFile, now: RegisteredFile) -> None:
+        check(tx, self._body.held)
+        note_file(tx, self._model.id, before, now)
+
+    # -- bring it -------------------------------------------------------------------------------
+
+    def bring(self, plan: Sequence[_Item]) -> dict[str, str]:
+        """Bring what is missing; return of each file how: there, linked, copied, downloaded."""
+        total, done, brought = sum(item.size_bytes for item in plan), 0, {}
+        for item in plan:
+            watcher = self._watcher(item.file, done, total)
+            how, size_bytes = self._brought(item, watcher)
+            brought[str(item.file.path)] = how
+            done += size_bytes
+        return brought
+
+    def _watcher(self, file: RegisteredFile, before: int = 0, total: int = 0) -> Watcher:
+        """Watch a file of which `before` bytes of others were fetched first."""
+        settings = self._ctx.settings
 
         def on_progress(phase: str, done: int, of_file: int) -> None:
             in_all = max(total, before + of_file) if of_file else 0
@@ -167,61 +219,73 @@ class _Pull:
             on_fetch=self.show_pulling,
             on_progress=on_progress,
             should_stop=lambda: self._ctx.should_stop(self._body),
+            on_name=lambda sha256, size_bytes: self._name(file, sha256, size_bytes),
+            reserve_bytes=settings.disk_reserve_bytes,
+            wait_s=settings.pull_stall_s,
         )
 
-    # -- bring it -------------------------------------------------------------------------------
+    def _name(self, file: RegisteredFile, sha256: str | None, size_bytes: int) -> None:
+        """Let a file have its name while the claim is ours, and note first what was found of it.
 
-    def _bring(self, item: _Item, watcher: Watcher) -> str:
-        file = item.file
+        No fence reaches a rename: who lost the claim would give a newer model an older file.
+        """
+        now = file if sha256 is None else file.found(size_bytes, sha256)
+        if now != file:
+            self._ctx.commit(lambda tx: self._note(tx, file, now))
+            return
+        with self._ctx.db.read() as tx:
+            check(tx, self._body.held)
+
+    def _brought(self, item: _Item, watcher: Watcher) -> tuple[str, int]:
+        file, wanted = item.file, item.wanted
         if item.source.path is not None:
             placed = place(
                 Path(item.source.path),
                 file.path,
                 watcher,
                 allow_copy=self._model.allow_copy,
-                sha256=file.sha256,
+                sha256=file.told.sha256,
+                again=self._again and str(file.path) not in self._done,
             )
-            if placed.fetched is not None and file.sha256 is not None:
-                self._remember(file, placed.fetched)
-            return placed.how
-        if item.wanted is None:
-            return "there"
-        before = furthest(file.path, item.wanted.source)
+            return placed.how, self._fetched(file, placed.fetched)
+        if wanted is None:
+            return "there", 0
+        before = furthest(file.path, wanted.key)
         try:
-            fetched = download(item.wanted, watcher, stall_s=self._ctx.settings.pull_stall_s)
+            fetched = download(wanted, watcher, stall_s=self._ctx.settings.pull_stall_s)
         except SourceFault:
-            self.has_gained |= furthest(file.path, item.wanted.source) > before
+            hundredth = (wanted.size_bytes or item.size_bytes) // 100
+            gain = min(GAIN_BYTES, hundredth or GAIN_BYTES)
+            self.has_gained |= furthest(file.path, wanted.key) - before >= gain
             raise
-        self.has_gained = True
-        if fetched is None:
-            return "there"
-        known = replace(file, size_bytes=fetched.identity.size_bytes, sha256=fetched.sha256)
-        if known != file:
-            self._ctx.commit(lambda tx: note_fetched(tx, self._model.id, known))
-        self._remember(known, fetched)
-        return "downloaded"
+        return "downloaded", self._fetched(file, fetched)
 
-    def _remember(self, file: RegisteredFile, fetched: Fetched) -> None:
-        """Keep what was hashed on the way (design 7.4)."""
-        remember_fetched(
-            file.to_check,
-            fetched.identity,
-            format=self._model.format,
-            verdicts=self._ctx.verdicts,
-        )
+    def _fetched(self, file: RegisteredFile, fetched: Fetched | None) -> int:
+        """Keep that a file was fetched, and what was hashed on the way (design 7.4)."""
+        if fetched is None:
+            return 0
+        self.has_gained = True
+        self._done.append(str(file.path))
+        if self._again:
+            self._ctx.commit(lambda tx: keep(tx, self._body.held, {"fetched": self._done}))
+        known = file.found(fetched.identity.size_bytes, fetched.sha256)
+        with contextlib.suppress(DatabaseError):  # then it is read once more
+            remember_fetched(
+                known.to_check,
+                fetched.identity,
+                format=self._model.format,
+                verdicts=self._ctx.verdicts,
+            )
+        return fetched.identity.size_bytes
 
     def show_pulling(self) -> None:
         """Move an offline slot to pulling, once."""
-        evidence = {
-            "sources": [
-                Source.parse(file.source).shown for file in self._model.files if file.source
-            ]
-        }
+        sources = [Source.parse(file.source).shown for file in self._model.files if file.source]
 
         def write(tx: Connection) -> None:
             slot = check(tx, self._body.held)
             if slot.state in (SlotState.OFFLINE, SlotState.ERROR):
-                act = self._body.held.act
+                evidence, act = {"sources": sources}, self._body.held.act
                 move(tx, slot, SlotState.PULLING, Cause.FETCH_STARTED, act, evidence)
 
         self._ctx.commit(write)

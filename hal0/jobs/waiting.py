@@ -112,6 +112,8 @@ class Waits:
         return None
 
     def _later(self, job: Job) -> str | None:
+        if job.fetches and job.run_after_ms is None:
+            return "another download of its worker to end"
         if job.run_after_ms is None or job.run_after_boot != boot_id():
             return None
         if job.run_after_ms <= monotonic_ms():

@@ -1,12 +1,12 @@
 """Which models are registered, of which files, and what is known of those files."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sqlalchemy import Connection, Update, exc, func, insert, select, update
+from sqlalchemy import Connection, exc, insert, select, update
 
 from hal0.clock import utc_now
 from hal0.db import Database
@@ -24,6 +24,29 @@ class RegisteredFile:
     source: str | None
     size_bytes: int | None
     sha256: str | None
+    noted: frozenset[str] = frozenset()
+    """Which of the two a pull found, and nobody had said: "size", "sha256"."""
+
+    @property
+    def told(self) -> Self:
+        """The file with what people, or a hub, said of it alone: what a new download must be."""
+        return replace(
+            self,
+            size_bytes=None if "size" in self.noted else self.size_bytes,
+            sha256=None if "sha256" in self.noted else self.sha256,
+            noted=frozenset(),
+        )
+
+    def found(self, size_bytes: int, sha256: str) -> Self:
+        """Return the file with what a pull found, where nobody had said it."""
+        told = self.told
+        facts = {"size": told.size_bytes, "sha256": told.sha256}
+        return replace(
+            told,
+            size_bytes=size_bytes if told.size_bytes is None else told.size_bytes,
+            sha256=told.sha256 or sha256,
+            noted=frozenset(name for name, fact in facts.items() if fact is None),
+        )
 
     @property
     def to_check(self) -> ModelFile:
@@ -94,7 +117,14 @@ def _files(tx: Connection, model_id: int) -> tuple[RegisteredFile, ...]:
         select(model_files).where(model_files.c.model_id == model_id).order_by("position")
     )
     return tuple(
-        RegisteredFile(row.role, Path(row.path), row.source, row.size_bytes, row.sha256)
+        RegisteredFile(
+            row.role,
+            Path(row.path),
+            row.source,
+            row.size_bytes,
+            row.sha256,
+            frozenset((row.noted or "").split(",")) - {""},
+        )
         for row in rows
     )
 
@@ -133,31 +163,25 @@ def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[
     return [_model(tx, row) for row in rows]
 
 
-def pin_source(tx: Connection, model_id: int, file: RegisteredFile, pinned: RegisteredFile) -> None:
-    """Say more exactly where a file of a model comes from, and of which size and digest it is."""
-    tx.execute(
-        _row_of(model_id, file).values(
-            source=pinned.source, size_bytes=pinned.size_bytes, sha256=pinned.sha256
-        )
-    )
+def note_file(tx: Connection, model_id: int, before: RegisteredFile, now: RegisteredFile) -> None:
+    """Write what a pull learned of a file: the commit of its source, its size and digest.
 
-
-def note_fetched(tx: Connection, model_id: int, file: RegisteredFile) -> None:
-    """Register size and digest of a file that was fetched, where nobody had said them.
-
-    From then on it is known again: what the disk loses later is found by its next validation.
+    Changes nothing when the source is another one by now. What is noted is known again: what the
+    disk loses later is found by the next validation.
     """
     tx.execute(
-        _row_of(model_id, file).values(
-            size_bytes=func.coalesce(model_files.c.size_bytes, file.size_bytes),
-            sha256=func.coalesce(model_files.c.sha256, file.sha256),
+        update(model_files)
+        .where(
+            model_files.c.model_id == model_id,
+            model_files.c.path == str(before.path),
+            model_files.c.source == before.source,
         )
-    )
-
-
-def _row_of(model_id: int, file: RegisteredFile) -> Update:
-    return update(model_files).where(
-        model_files.c.model_id == model_id, model_files.c.path == str(file.path)
+        .values(
+            source=now.source,
+            size_bytes=now.size_bytes,
+            sha256=now.sha256,
+            noted=",".join(sorted(now.noted)) or None,
+        )
     )
 
 

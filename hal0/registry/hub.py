@@ -41,18 +41,16 @@ from hal0.errors import (
 )
 from hal0.registry.checksum import Interrupted
 from hal0.registry.sources import HubFile
+from hal0.registry.web import BUSY, GONE, MAX_RETRY_AFTER_S, REFUSED, retry_after_s
 
 PUBLIC_HUB: Final = "https://huggingface.co"
 WAIT_S: Final = 30.0
 STEP_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.2
-MAX_RETRY_AFTER_S: Final = 600.0
 
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _VISIBLE: Final = re.compile(r"[!-~]+")
-_REFUSED: Final = {401, 402, 403, 407, 451}
-_BUSY: Final = {408, 425, 429}
 _HINT: Final = "put a token that may read it in a file and set HAL0_HUB_TOKEN_FILE"
 
 
@@ -138,7 +136,7 @@ class _Asked:
         return commit
 
     def _checked_size(self, size: int | None) -> int | None:
-        if size is not None and size < 0:
+        if size is not None and not 0 <= size < 2**63:
             raise self.bad(f"it says that the file has {size} bytes")
         return size
 
@@ -271,16 +269,16 @@ def _refusal(asked: _Asked, status: int, headers: Mapping[str, str]) -> PullErro
         "RevisionNotFound": f"{repo} has no branch, tag or commit {asked.file.revision or 'main'}",
         "EntryNotFound": f"{repo} has no file {asked.file.path} at that revision",
     }
-    if code in missing or status in {404, 410}:
+    if code in missing or status in GONE:
         why = missing.get(code or "", "correct the source")
         return SourceNotFound(f"{said}: {why}", evidence=evidence)
     if code == "GatedRepo":
         why = f"{repo} is gated: accept its conditions at the hub, and {_HINT}"
         return SourceRefused(f"{said}: {why}", evidence=evidence)
-    if status in _REFUSED:
+    if status in REFUSED:
         why = f"{repo} is not for this caller, or not there at all; {_HINT}"
         return SourceRefused(f"{said}: {why}", evidence=evidence)
-    if status in _BUSY or status >= 500:
+    if status in BUSY or status >= 500:
         after_s = _retry_after_s(headers)
         return SourceUnreachable(said, evidence=evidence, retry_after_s=after_s)
     return SourceBadAnswer(said, evidence=evidence)
@@ -290,10 +288,10 @@ def _retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Return how long the hub wants to be left alone: Retry-After, or what is left of a quota."""
     from huggingface_hub.utils import parse_ratelimit_headers
 
-    after = headers.get("Retry-After", "")
-    if after.isascii() and after.isdigit():
-        return min(float(after), MAX_RETRY_AFTER_S)
+    after_s = retry_after_s(headers)
     quota = parse_ratelimit_headers(headers)
+    if after_s is not None:
+        return after_s
     if quota is not None and quota.remaining == 0:
         return min(float(quota.reset_in_seconds), MAX_RETRY_AFTER_S)
     return None

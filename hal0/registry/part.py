@@ -24,29 +24,40 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Self
 
+from pydantic import NonNegativeInt, TypeAdapter
+
 from hal0 import points
-from hal0.clock import boot_id
-from hal0.errors import DiskFull, FetchedMismatch, PullError
+from hal0.clock import boot_id, monotonic_ms
+from hal0.errors import DiskFull, FetchedMismatch, PartHeld, PullError
 from hal0.registry.checksum import Interrupted, feed
 from hal0.registry.files import FileIdentity
 
 SYNC_BYTES: Final = 256 * 2**20
 """After so many bytes a part is synced: what a power cut may cost of a download."""
+ROOM_BYTES: Final = 16 * 2**20
+"""After so many bytes it is looked whether the disk has room for what must stay free."""
 LOCK_POLL_S: Final = 0.05
-_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+MAX_NOTE_BYTES: Final = 64 * 1024
+_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
 class Watcher:
-    """Who watches a file on its way.
+    """Who watches a file on its way, and what they allow.
 
     `on_fetch` is called once, before anything is fetched; `on_progress` with the phase, the bytes
     done and the bytes in all, 0 where nobody knows; `should_stop` is asked again and again.
+    `on_name` gets the digest (None of a link) and the size of a whole file right before it gets its
+    name, and raises to forbid that. `reserve_bytes` are left free on the disk; `wait_s` is how long
+    another writer of the same part is waited for.
     """
 
     on_fetch: Callable[[], None] = lambda: None
     on_progress: Callable[[Literal["rehash", "fetch"], int, int], None] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
+    on_name: Callable[[str | None, int], None] = lambda *_: None
+    reserve_bytes: int = 0
+    wait_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +71,20 @@ class Beginning:
 
     source: str
     validator: str | None
-    total_bytes: int | None
+    total_bytes: NonNegativeInt | None
     boot_id: str = ""
-    synced_bytes: int = 0
-    furthest_bytes: int = 0
+    synced_bytes: NonNegativeInt = 0
+    furthest_bytes: NonNegativeInt = 0
 
     @classmethod
     def read(cls, path: Path) -> Self | None:
-        """Return what a `.part.json` says; None when it says nothing that can be read."""
+        """Return what a `.part.json` says; None when it says nothing that can be believed."""
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
-            found = cls(**fields)
-        except (OSError, ValueError, TypeError):
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(fd, "rb") as note:
+                return TypeAdapter(cls).validate_json(note.read(MAX_NOTE_BYTES), strict=True)
+        except (OSError, ValueError):
             return None
-        counts = (found.synced_bytes, found.furthest_bytes)
-        return found if all(isinstance(count, int) for count in counts) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +101,9 @@ class Part:
     `size` counts the bytes that are in it and in the digest.
     """
 
-    def __init__(self, target: Path, fd: int) -> None:
+    def __init__(self, target: Path, fd: int, watcher: Watcher) -> None:
         self.target = target
+        self._watcher = watcher
         self.size = 0
         self._fd = fd
         self._path = part_of(target)
@@ -114,7 +125,7 @@ class Part:
         found = Beginning.read(self._note)
         return not os.fstat(self._fd).st_size and (found is None or not found.furthest_bytes)
 
-    def take_up(self, beginning: Beginning, watcher: Watcher) -> None:
+    def take_up(self, beginning: Beginning) -> None:
         """Go on behind what is there: hash it again, and cut off what a power cut may have lost.
 
         Raises Interrupted, DiskFull and PullError.
@@ -129,8 +140,8 @@ class Part:
             self.size = feed(
                 self._digest,
                 self._fd,
-                on_progress=lambda done: watcher.on_progress("rehash", done, total),
-                should_stop=watcher.should_stop,
+                on_progress=lambda done: self._watcher.on_progress("rehash", done, total),
+                should_stop=self._watcher.should_stop,
                 limit_bytes=there,
             )
             self._write_note(beginning, min(there, beginning.synced_bytes))
@@ -155,12 +166,14 @@ class Part:
                 written = os.pwrite(self._fd, rest, at)
                 rest, at = rest[written:], at + written
             self._digest.update(chunk)
-            is_first, self.size = not self.size, at
+            before, self.size = self.size, at
             if self._beginning and at - self._beginning.synced_bytes >= SYNC_BYTES:
                 os.fdatasync(self._fd)
                 self._write_note(self._beginning, at)
-        if is_first:
+        if not before:
             points.reach("pull.fetching")
+        if at // ROOM_BYTES > before // ROOM_BYTES:
+            ensure_room({}, self._watcher.reserve_bytes, at=self.target)
 
     def finish(
         self, expected_sha256: str | None, *, times_ns: tuple[int, int] | None = None
@@ -172,22 +185,35 @@ class Part:
             os.fsync(self._fd)
         found = self._digest.hexdigest()
         if expected_sha256 not in {None, found}:
-            raise self._set_aside(str(expected_sha256), found)
+            raise self._mismatch(str(expected_sha256), found)
         points.reach("pull.whole")
+        self._watcher.on_name(found, self.size)
         self._rename(self.target)
         points.reach("pull.fetched")
         return Fetched(FileIdentity.from_stat(os.fstat(self._fd)), found)
 
-    def discard(self) -> None:
-        """Take the part away: it is the beginning of nothing."""
-        self._note.unlink(missing_ok=True)
-        self._path.unlink(missing_ok=True)
+    @contextmanager
+    def reading(self) -> Iterator[int]:
+        """Lend the open file, to be read from its beginning."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        yield self._fd
 
-    def _set_aside(self, expected: str, found: str) -> FetchedMismatch:
-        bad = self.target.with_name(f"{self.target.name}.bad")
+    def set_aside(self) -> Path:
+        """Keep a whole file that is not what it should be as `.bad`, and say where."""
+        bad = bad_of(self.target)
         self._rename(bad)
         points.reach("pull.aside")
-        source = "" if self._beginning is None else self._beginning.source
+        return bad
+
+    def discard(self) -> None:
+        """Take the part away: it is the beginning of nothing."""
+        with writing(self.target):
+            self._note.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+
+    def _mismatch(self, expected: str, found: str) -> FetchedMismatch:
+        bad = self.set_aside()
+        source = "" if self._beginning is None else self._beginning.source.partition("#")[0]
         return FetchedMismatch(
             f"{source} has the sha256 {found}, registered is {expected}: the file is kept as "
             f"{bad}; correct the source or register the model anew",
@@ -203,6 +229,11 @@ class Part:
 
     def _rename(self, to: Path) -> None:
         with writing(self.target):
+            if not _is_same(self._fd, self._path):  # else another's bytes would get the name
+                raise PullError(
+                    f"{self._path} was taken away, or replaced, while it was written; pull again",
+                    evidence={"path": str(self._path)},
+                )
             self._path.replace(to)
             self._note.unlink(missing_ok=True)
             sync_folder(to.parent)
@@ -211,7 +242,10 @@ class Part:
         """Say of what the part is the beginning, and how much of it a power cut leaves."""
         self._beginning = replace(beginning, boot_id=boot_id(), synced_bytes=synced_bytes)
         spare = self._note.with_name(f".{self._note.name}")
-        spare.write_text(json.dumps(asdict(self._beginning)), encoding="utf-8")
+        spare.unlink(missing_ok=True)
+        fd = os.open(spare, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        with os.fdopen(fd, "w", encoding="utf-8") as note:
+            note.write(json.dumps(asdict(self._beginning)))
         spare.replace(self._note)
 
 
@@ -225,6 +259,18 @@ def note_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.part.json")
 
 
+def bad_of(target: Path) -> Path:
+    """Return where a whole file is kept that must not have the name of `target`."""
+    return target.with_name(f"{target.name}.bad")
+
+
+def tidy(target: Path) -> None:
+    """Take away the note of a part that has become its file: a process died in between."""
+    if not part_of(target).exists():
+        with contextlib.suppress(OSError):
+            note_of(target).unlink(missing_ok=True)
+
+
 def furthest(target: Path, source: str) -> int:
     """Return how many bytes any try to bring this source to `target` has had so far."""
     held, part = Beginning.read(note_of(target)), regular(part_of(target))
@@ -234,42 +280,57 @@ def furthest(target: Path, source: str) -> int:
 
 
 @contextmanager
-def open_part(target: Path, should_stop: Callable[[], bool]) -> Iterator[Part]:
+def open_part(target: Path, watcher: Watcher) -> Iterator[Part]:
     """Be the one writer of a target's part; wait for another to let go of it.
 
     The target's folder is made. A part that nothing ever came into is taken away at the end. Raises
-    Interrupted when `should_stop` says so while it waits, DiskFull and PullError.
+    Interrupted; PartHeld when another lets not go of it; DiskFull and PullError.
     """
     with writing(target):
         make_folder(target.parent)
-        fd = _locked(part_of(target), should_stop)
-    part = Part(target, fd)
+        for path in (target, bad_of(target)):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        fd = _locked(part_of(target), watcher)
     try:
-        yield part
+        part = Part(target, fd, watcher)
+        try:
+            yield part
+        finally:
+            if _is_same(fd, part_of(target)) and part.is_in_vain:
+                with contextlib.suppress(PullError):
+                    part.discard()
     finally:
-        if _is_same(fd, part_of(target)) and part.is_in_vain:
-            part.discard()
         os.close(fd)
 
 
-def _locked(path: Path, should_stop: Callable[[], bool]) -> int:
+def _locked(path: Path, watcher: Watcher) -> int:
     """Open a part and lock it; one that was renamed while we waited is the finished file."""
+    until_ms = monotonic_ms() + int(watcher.wait_s * 1000)
     while True:
         fd = os.open(path, _FLAGS, 0o644)
-        with contextlib.suppress(BlockingIOError):
+        try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(fd, path):
+            if _is_same(fd, path) and stat.S_ISREG(os.fstat(fd).st_mode):
                 return fd
+        except BlockingIOError:
+            pass
         os.close(fd)
-        if should_stop():
+        if watcher.should_stop():
             raise Interrupted
+        if monotonic_ms() >= until_ms:
+            raise PartHeld(
+                f"another process writes {path}, and does not let go of it; `hal0 doctor` says "
+                "which workers there are",
+                evidence={"path": str(path), "waited_s": watcher.wait_s},
+            )
         time.sleep(LOCK_POLL_S)
 
 
 def _is_same(fd: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(fd), path.stat(follow_symlinks=False))
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -282,27 +343,33 @@ def regular(path: Path) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def ensure_room(sizes: Mapping[Path, int]) -> None:
-    """Raise DiskFull unless all these targets together have room; `sizes` in bytes.
+def ensure_room(sizes: Mapping[Path, int], reserve_bytes: int, *, at: Path | None = None) -> None:
+    """Raise DiskFull unless all these targets together have room, and leave the reserve free.
 
-    What their parts occupy already counts as room. The folders must be on one disk.
+    `sizes` in bytes; what their parts occupy already counts as room. The folders must be on one
+    disk; `at` names a path on it when nothing more is to come.
     """
-    folders = (folder for target in sizes for folder in target.parents)
+    paths = [*sizes, *([] if at is None else [at])]
+    folders = (folder for path in paths for folder in path.parents)
     folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         return
     status = os.statvfs(folder)
     parts = [regular(part_of(target)) for target in sizes]
     reused = sum(part.st_blocks * 512 for part in parts if part)
-    available, needed = status.f_bavail * status.f_frsize + reused, sum(sizes.values())
-    if needed > available:
+    available = status.f_bavail * status.f_frsize + reused
+    needed = sum(sizes.values())
+    if needed + reserve_bytes > available:
+        names = ", ".join(path.name for path in paths)
         raise DiskFull(
-            f"{folder} has room for {available} bytes, {needed} are needed for "
-            f"{', '.join(target.name for target in sizes)}; make room, then retry",
+            f"{folder} has {available} bytes free, {needed} more are needed for {names}, and "
+            f"{reserve_bytes} must stay free (HAL0_DISK_RESERVE_BYTES); make room, a NAME.bad is "
+            "of no use any more, then retry",
             evidence={
                 "path": str(folder),
                 "needed_bytes": needed,
                 "available_bytes": available,
+                "reserve_bytes": reserve_bytes,
                 "files": {str(target): size for target, size in sizes.items()},
             },
         )
@@ -331,9 +398,12 @@ def writing(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as exc:
-        evidence = {"path": str(target), "errno": exc.errno}
+        path = exc.filename or target
+        evidence = {"path": str(path), "errno": exc.errno}
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
             status = os.statvfs(target.parent)
             evidence["available_bytes"] = status.f_bavail * status.f_frsize
             raise DiskFull(f"{target.parent} is full: {exc.strerror}", evidence=evidence) from exc
-        raise PullError(f"{target} cannot be written: {exc.strerror}", evidence=evidence) from exc
+        raise PullError(
+            f"{path} cannot be written: {exc.strerror}; mend that, then retry", evidence=evidence
+        ) from exc

@@ -34,6 +34,7 @@ from hal0.registry.part import (
     writing,
 )
 
+RESERVED: Final = (".part", ".part.json", ".bad")
 NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """Another disk, protected_hardlinks or a file system without links, too many links."""
 
@@ -57,6 +58,8 @@ def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple
     """
     if name in {"", ".", ".."} or Path(name).name != name:
         raise InvalidRequest(f"a model named {name!r} has no place in a folder")
+    if len(file_names) > 1:
+        _refuse_reserved(models_dir / name, (*RESERVED, ".gguf"))
     if len(file_names) == 1:
         paths: tuple[Path, ...] = (models_dir / f"{name}{Path(file_names[0]).suffix or '.gguf'}",)
     elif len(set(file_names)) < len(file_names):
@@ -68,12 +71,12 @@ def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple
     return paths
 
 
-def _refuse_reserved(path: Path) -> None:
-    """Refuse a name that another file has on its way (`part.py`)."""
-    if path.name.startswith(".") or path.name.endswith((".part", ".part.json", ".bad")):
+def _refuse_reserved(path: Path, endings: tuple[str, ...] = RESERVED) -> None:
+    """Refuse a name that a file on its way (`part.py`), or another model's file, may have."""
+    if path.name.startswith(".") or path.name.endswith(endings):
         raise InvalidRequest(
-            f"no file of a model can be called {path.name}: hal0 calls files so that are on their "
-            "way; give it another name"
+            f"nothing of a model can be called {path.name}: files on their way, or other models', "
+            "are called so; give it another name"
         )
 
 
@@ -110,26 +113,29 @@ def place(
     *,
     allow_copy: bool,
     sha256: str | None = None,
+    again: bool = False,
 ) -> Placed:
     """Bring `source` to `target`, whose folder is made, and say how.
 
-    The watcher hears of a copy, and never of a link. A copy must have the digest `sha256`, if it is
-    given. Raises SourceNotFound; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
-    FetchedMismatch; Interrupted; PullError for any other fault of the target's disk. After DiskFull
-    and Interrupted the part is left, and taken up again while the source is what it was.
+    The watcher hears of a copy, and of a link only before it gets its name. A copy must have the
+    digest `sha256`, if it is given; `again` copies what seems to be there. Raises SourceNotFound;
+    CopyNotAllowed; DiskFull before or while it copies; SourceChanged; FetchedMismatch; PartHeld;
+    Interrupted; PullError for any other fault of the target's disk; and what the watcher does.
+    After DiskFull and Interrupted the part is left, and taken up again while the source is what it
+    was.
     """
-    if is_in_place(source, target):
+    if is_in_place(source, target) and not again:
         return THERE
     origin = _resolved(source)
     with writing(target):
         make_folder(target.parent)
-        refusal = _link(origin, target)
+        refusal = _link(origin, target, watcher)
     if refusal is None:
         return Placed("linked")
     with _reading(origin):
         status = origin.stat()
     there = regular(target)
-    if there is not None and _looks_same(there, status):
+    if there is not None and _looks_same(there, status) and not again:
         return THERE
     if not allow_copy:
         raise CopyNotAllowed(
@@ -142,10 +148,10 @@ def place(
                 "reason": refusal.strerror,
             },
         )
-    ensure_room({target: status.st_size})
+    ensure_room({target: status.st_size}, watcher.reserve_bytes)
     watcher.on_fetch()
-    with _opened(origin) as fd, open_part(target, watcher.should_stop) as part:
-        if is_in_place(source, target):
+    with _opened(origin) as fd, open_part(target, watcher) as part:
+        if is_in_place(source, target) and not again:
             return THERE  # by the one whom we waited for
         copy = _Copy(origin, fd, part)
         copy.run(watcher)
@@ -166,7 +172,7 @@ def _resolved(source: Path) -> Path:
         return origin
 
 
-def _link(origin: Path, target: Path) -> OSError | None:
+def _link(origin: Path, target: Path, watcher: Watcher) -> OSError | None:
     """Hard-link `origin` to `target`; return why it cannot be, if it cannot."""
     spare = target.with_name(f".{target.name}.link")
     spare.unlink(missing_ok=True)  # of a process that died here
@@ -176,6 +182,7 @@ def _link(origin: Path, target: Path) -> OSError | None:
         if exc.errno in NO_LINK:
             return exc
         raise
+    watcher.on_name(None, origin.stat().st_size)
     spare.replace(target)
     points.reach("pull.linked")
     sync_folder(target.parent)
@@ -204,7 +211,7 @@ class _Copy:
 
     def run(self, watcher: Watcher) -> None:
         """Copy what is missing. Raises Interrupted, SourceNotFound, SourceChanged, DiskFull."""
-        self._begin(watcher)
+        self._begin()
         part, total = self._part, self._before.st_size
         buffer = memoryview(bytearray(CHUNK_BYTES))
         while part.size < total:
@@ -218,12 +225,12 @@ class _Copy:
             watcher.on_progress("fetch", part.size, total)
         self._ensure_unchanged()
 
-    def _begin(self, watcher: Watcher) -> None:
+    def _begin(self) -> None:
         identity = FileIdentity.from_stat(self._before)
         now = Beginning(str(self._origin), json.dumps(identity.as_json()), self._before.st_size)
         held = self._part.beginning
         if held is not None and (held.source, held.validator) == (now.source, now.validator):
-            self._part.take_up(held, watcher)
+            self._part.take_up(held)
         else:
             self._part.begin(now)
 

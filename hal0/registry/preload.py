@@ -179,8 +179,8 @@ def remember_fetched(
 ) -> None:
     """Remember that a file was hashed on its way: its next validation need not read it again.
 
-    `file.sha256` is what was found, `identity` what was given its final name. Forgets nothing and
-    raises nothing: whether the file is fit to load is said by `validate_files` alone.
+    `file.sha256` is what was found, `identity` what was given its final name. Whether the file is
+    fit to load is said by `validate_files` alone. Raises DatabaseError.
     """
     try:
         with ExitStack() as opened:

@@ -41,6 +41,12 @@ CREATE INDEX ix_jobs_cancelled ON jobs (id) WHERE state = 'cancelled'
 ALTER TABLE jobs ADD COLUMN faults INTEGER DEFAULT 0 NOT NULL
 """,
     """
+ALTER TABLE jobs ADD COLUMN fetches INTEGER DEFAULT 0 NOT NULL
+""",
+    """
+ALTER TABLE model_files ADD COLUMN noted TEXT
+""",
+    """
 ALTER TABLE job_progress ADD COLUMN rate_bytes_s FLOAT
 """,
     """

@@ -184,6 +184,32 @@ def test_killed_while_a_file_is_downloaded_it_goes_on_behind_what_is_there(
     house.check_audit()
 
 
+@pytest.mark.parametrize("point", DOWNLOADS)
+def test_killed_while_a_web_server_is_read_what_was_hashed_is_known_all_the_same(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    """Nobody registered size or digest: they are noted before the file gets its name."""
+    content = tiny_gguf_bytes()
+    with Source() as source:
+        source.put("tiny.gguf", content)
+        house.start_api()
+        body = {"name": "tiny", "source": source.url("tiny.gguf")}
+        house.post("/api/v1/models", body, status=201)
+        house.add_slot()
+        armed = house.start_worker(f"{point}:kill")
+        house.load()
+        assert dies(armed)
+        house.start_worker()
+        house.wait_until("ready")
+        house.wait_settled()
+    file = house.get("/api/v1/models/tiny")["files"][0]
+    assert file["sha256"] == hashlib.sha256(content).hexdigest()
+    assert {path.name for path in house.models.iterdir()} == {"tiny.gguf"}
+    assert house.path_of() == ["offline", "pulling", "starting", "warming", "ready"]
+    assert loads_sent(lemond) == 1
+    house.check_audit()
+
+
 def test_killed_when_a_bad_file_was_set_aside_it_never_gets_the_name(
     house: House, lemond: Lemond
 ) -> None:

@@ -252,11 +252,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
+def on(disk: Path) -> dict[str, str]:
+    """Have the models there, and nothing else."""
+    return {"HAL0_MODELS_DIR": str(disk), "HAL0_DISK_RESERVE_BYTES": "0"}
+
+
 def test_a_disk_that_fills_up_keeps_the_part_and_goes_on_when_there_is_room(
     tmp_path: Path, lemond: Lemond, source: Source, small_disk: Path
 ) -> None:
     source.script(NAME, Manner(no_length="chunked"))  # so that nobody knows before
-    with House(tmp_path, lemond.url, HAL0_MODELS_DIR=str(small_disk)) as house:
+    with House(tmp_path, lemond.url, **on(small_disk)) as house:
         house.start_api()
         house.start_worker()
         add(house, source)
@@ -276,7 +281,7 @@ def test_a_disk_that_fills_up_keeps_the_part_and_goes_on_when_there_is_room(
 def test_a_disk_that_is_too_small_is_full_before_the_first_byte(
     tmp_path: Path, lemond: Lemond, source: Source, small_disk: Path
 ) -> None:
-    with House(tmp_path, lemond.url, HAL0_MODELS_DIR=str(small_disk)) as house:
+    with House(tmp_path, lemond.url, **on(small_disk)) as house:
         house.start_api()
         house.start_worker()
         add(house, source)
@@ -292,7 +297,7 @@ def test_progress_is_shown_while_it_lasts(running: House, source: Source) -> Non
     total = 600_000
     source.put(NAME, bytes(total))
     source.script(NAME, Manner(slow=150_000, method="GET"))
-    add(running, source)
+    add(running, source, format="other")
     asked = running.post("/api/v1/slots/chat/pull")
     seen: list[Any] = []
 

@@ -34,6 +34,7 @@ from hal0.tables import failed_keys, job_attempts, jobs, slots
 RUNNABLE: Final = """
 SELECT j.id FROM jobs j WHERE j.state = 'queued'
   AND (:heavy OR j.kind NOT IN ('pull', 'validate'))
+  AND (:fetches OR NOT j.fetches)
   AND (j.run_after_ms IS NULL OR j.run_after_boot <> :boot OR j.run_after_ms <= :now_ms)
   AND NOT EXISTS (SELECT 1 FROM jobs r WHERE r.slot_id = j.slot_id AND r.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.slot_id = j.slot_id AND e.state = 'queued'
@@ -60,24 +61,27 @@ _CLAIM = text(
 ).columns(*JOB_COLUMNS)
 
 
-def _now(heavy: bool) -> dict[str, Any]:
-    return {"heavy": heavy, "boot": boot_id(), "now_ms": monotonic_ms()}
+def _now(heavy: bool, fetches: bool) -> dict[str, Any]:
+    return {"heavy": heavy, "fetches": fetches, "boot": boot_id(), "now_ms": monotonic_ms()}
 
 
-def is_work_waiting(tx: Connection, *, heavy: bool = True) -> bool:
+def is_work_waiting(tx: Connection, *, heavy: bool = True, fetches: bool = True) -> bool:
     """Tell whether a claim would find something now; needs no more than a read."""
     asked = tx.connection.cursor()  # past SQLAlchemy: every idle thread asks this each second
-    return asked.execute(RUNNABLE, _now(heavy)).fetchone() is not None
+    return asked.execute(RUNNABLE, _now(heavy, fetches)).fetchone() is not None
 
 
-def claim(tx: Connection, owner_id: str, *, heavy: bool = True) -> Claim | None:
+def claim(
+    tx: Connection, owner_id: str, *, heavy: bool = True, fetches: bool = True
+) -> Claim | None:
     """Take the next runnable job for this owner; None = there is none.
 
-    `heavy` False leaves pulls and validations to others. Belongs into a soft transaction: a power
+    `heavy` False leaves pulls and validations to others, `fetches` False pulls that have bytes to
+    fetch. Belongs into a soft transaction: a power
     cut that forgets a claim only puts the job back.
     """
     now = jobs.c.started_at.type.process_bind_param(utc_now(), tx.dialect)  # type: ignore[attr-defined]
-    row = tx.execute(_CLAIM, {**_now(heavy), "owner": owner_id, "now": now}).one_or_none()
+    row = tx.execute(_CLAIM, {**_now(heavy, fetches), "owner": owner_id, "now": now}).one_or_none()
     if row is None:
         return None
     job = read_job(row)
@@ -238,6 +242,18 @@ def try_again(tx: Connection, held: Claim, error: Hal0Error, after_s: float, fau
     assert held.job.kind is JobKind.PULL
     put_back(tx, held, Outcome.DEFERRED, after_s=after_s, error=error)
     tx.execute(update(jobs).where(jobs.c.id == held.job.id).values(faults=faults))
+
+
+def wait_for_place(tx: Connection, held: Claim) -> None:
+    """Put a pull back that has bytes to fetch until a download ends. Raises ClaimLost."""
+    put_back(tx, held, Outcome.DEFERRED)
+    tx.execute(update(jobs).where(jobs.c.id == held.job.id).values(fetches=1))
+
+
+def keep(tx: Connection, held: Claim, result: Mapping[str, Any]) -> None:
+    """Keep what an attempt brought about for the one that may follow it. Raises ClaimLost."""
+    check(tx, held)
+    tx.execute(update(jobs).where(jobs.c.id == held.job.id).values(result=dict(result)))
 
 
 def cancel_running(tx: Connection, held: Claim, outcome: Outcome) -> None:

@@ -99,6 +99,7 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
             outcome=None,
             crashes=0,
             faults=0,
+            fetches=0,
             sent_attempt=None,
             deferred_boot=None,
             deferred_ms=None,

@@ -80,6 +80,7 @@ class Job:
     ended_at: datetime | None
     result: Mapping[str, Any] | None
     error: Mapping[str, Any] | None
+    fetches: int
 
     @property
     def is_unfinished(self) -> bool:

@@ -140,7 +140,7 @@ def in_manner(answer: Answer, request: Request, manner: Manner) -> Answer:
     elif manner.redirect_to is not None:
         to = {"Location": manner.redirect_to}
         answer = text_answer(manner.redirect_status, "moved\n", to)
-    headers, body = dict(answer.headers), answer.body
+    headers, body = {"Date": formatdate(usegmt=True), **answer.headers}, answer.body
     if manner.encoding is not None:
         body = gzip.compress(body, mtime=0)
         headers["Content-Encoding"] = manner.encoding

@@ -55,7 +55,7 @@ def test_two_claimers_never_get_two_jobs_of_one_slot(db: Database) -> None:
 
 def test_the_claim_reads_what_is_queued_or_running_never_the_history(db: Database) -> None:
     """Each look at `jobs` goes through a partial index: a million old jobs cost nothing."""
-    parameters = {"heavy": True, "boot": "boot", "now_ms": 0}
+    parameters = {"heavy": True, "fetches": True, "boot": "boot", "now_ms": 0}
     with db.read() as tx:
         plan = tx.exec_driver_sql("EXPLAIN QUERY PLAN " + claims.RUNNABLE, parameters).all()
         partial = set(

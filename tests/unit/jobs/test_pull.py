@@ -11,6 +11,7 @@ import huggingface_hub
 import pytest
 from sqlalchemy import select
 
+from hal0 import points
 from hal0.db import Database
 from hal0.jobs.ledger import claims, intake, orders
 from hal0.jobs.ledger.intake import Accepted, Wish
@@ -24,7 +25,7 @@ from tests.fakes.source import Manner, Source
 from tests.fakes.source.hub import Hub
 from tests.ledger import history, job, outcomes
 from tests.rows import OPERATOR, ask_load, make_model, make_slot, slot_now
-from tests.tiny_gguf import tiny_gguf_bytes, write_tiny_shards
+from tests.tiny_gguf import tiny_gguf_bytes, write_tiny_gguf, write_tiny_shards
 from tests.unit.jobs.conftest import MakeWorker
 from tests.worker import Worker, loads
 
@@ -129,9 +130,140 @@ def test_a_file_that_another_model_left_under_this_name_is_not_taken_for_the_sou
     place.write_bytes(b"what a deleted model had")
     accepted = ask_load(db)
     worker.work()
-    assert outcomes(db, accepted.job_ids) == ["done", "done", "skipped", "done"]
+    assert attempts(db, accepted.job_ids[0]) == [("failed", "pull.file_in_the_way")]
+    assert place.read_bytes() == b"what a deleted model had"
+    assert loads(lemond) == []
+    ask_pull(db, again=True)
+    worker.work()
     assert place.read_bytes() == tiny_gguf_bytes()
-    assert history(db) == LOADED
+
+
+def test_what_a_pull_noted_is_no_demand_on_a_new_download(
+    db: Database, lemond: Lemond, worker: Worker, source: Source, settings: Settings
+) -> None:
+    """Else an honest update at its source, or a bad first download, could never be mended."""
+    add(db, source.url(NAME))
+    ask_pull(db)
+    worker.work()
+    assert model_now(db).main.noted == {"size", "sha256"}
+    newer = tiny_gguf_bytes(seed=7) + bytes(64)
+    source.put(NAME, newer)
+    ask_pull(db, again=True)
+    worker.work()
+    main = model_now(db).main
+    assert main.path.read_bytes() == newer
+    assert (main.size_bytes, main.sha256) == (len(newer), hashlib.sha256(newer).hexdigest())
+
+
+def test_what_was_registered_is_a_demand_on_every_download(
+    db: Database, lemond: Lemond, worker: Worker, source: Source
+) -> None:
+    add(db, source.url(NAME), size_bytes=len(tiny_gguf_bytes()))
+    ask_pull(db)
+    worker.work()
+    assert model_now(db).main.noted == {"sha256"}
+    source.put(NAME, tiny_gguf_bytes(seed=7) + bytes(64))
+    pull = ask_pull(db, again=True).job_ids[0]
+    worker.work()
+    assert attempts(db, pull) == [("failed", "pull.bad_answer")]
+
+
+def test_a_pull_whose_claim_is_lost_gives_no_file_a_name_and_notes_nothing(
+    db: Database, lemond: Lemond, make_worker: MakeWorker, source: Source, settings: Settings
+) -> None:
+    """Its model may be deleted by now, and the name another model's."""
+    worker = make_worker()
+    points.arm("pull.whole:sleep=0.7")
+    add(db, source.url(NAME))
+    pull = ask_pull(db).job_ids[0]
+    held = worker.claim()
+    with worker.running(held):
+        while not points_reached(settings):
+            time.sleep(0.01)
+        with db.write() as tx:
+            orders.cancel(tx, pull, OPERATOR)
+    assert [path.name for path in sorted(settings.models.iterdir())] == [
+        "tiny.gguf.part",
+        "tiny.gguf.part.json",
+    ]
+    assert model_now(db).main.sha256 is None
+    assert attempts(db, pull) == [("cancelled", None)]
+
+
+def points_reached(settings: Settings) -> bool:
+    """Whether the part is whole."""
+    whole = part(settings)
+    return whole.exists() and whole.stat().st_size == len(tiny_gguf_bytes())
+
+
+def test_a_second_download_waits_for_a_place_and_a_file_of_this_machine_does_not(
+    db: Database, lemond: Lemond, make_worker: MakeWorker, source: Source, tmp_path: Path
+) -> None:
+    """Downloads last for hours: they must not hold up every load of the worker."""
+    worker = make_worker(worker_threads=4)
+    go_on = threading.Event()
+    source.script(NAME, Manner(hold=go_on, method="GET"))
+    add(db, source.url(NAME))
+    source.put("second.gguf", tiny_gguf_bytes(seed=1))
+    make_model(db, "second", source=source.url("second.gguf"))
+    make_slot(db, "second", "second", engine="lemond")
+    here = write_tiny_gguf(tmp_path / "here.gguf", seed=2)
+    make_model(db, "here", source=str(here))
+    make_slot(db, "here", "here", engine="lemond")
+    ask_pull(db)
+    with worker.running(worker.claim()):
+        while not source.requests or source.requests[-1]["method"] != "GET":
+            time.sleep(0.01)
+        second = ask_load(db, "second").job_ids
+        worker.run(worker.claim())
+        waiting = job(db, second[0])
+        assert (waiting.state, waiting.outcome, waiting.fetches) == ("queued", "deferred", 1)
+        assert slot_now(db, "second").state == "offline"
+        with db.read() as tx:
+            assert not claims.is_work_waiting(tx, fetches=False)
+            seen = job_detail(tx, second[0]).waiting_for
+        assert seen == "another download of its worker to end"
+        loaded = ask_load(db, "here").job_ids
+        for _ in loaded:
+            with db.soft() as tx:
+                held = claims.claim(tx, worker.id, fetches=worker.ctx.has_place_for_download())
+            assert held is not None
+            worker.run(held)
+        assert slot_now(db, "here").state == "ready"
+        go_on.set()
+    worker.work()
+    assert slot_now(db, "second").state == "ready"
+    assert attempts(db, second[0]) == [("deferred", None), ("done", None)]
+
+
+def test_again_fetches_each_file_once_however_often_another_one_faults(
+    db: Database, lemond: Lemond, worker: Worker, source: Source, settings: Settings
+) -> None:
+    folder = settings.models / "tiny"
+    files = []
+    for name in ("1.gguf", "2.gguf"):
+        source.put(name, tiny_gguf_bytes())
+        files.append(RegisteredFile("shard", folder / name, source.url(name), None, None))
+    with db.write() as tx:
+        register(tx, "tiny", "gguf", files, allow_copy=False)
+    make_slot(db, "chat", "tiny", engine="lemond")
+    ask_pull(db)
+    worker.work()
+    source.script("2.gguf", Manner(status=503))
+    pull = ask_pull(db, again=True).job_ids[0]
+    worker.work()
+    assert [outcome for outcome, _ in attempts(db, pull)] == ["deferred", "deferred", "failed"]
+    assert gets(source).count("1.gguf") == 2
+
+
+def test_a_source_that_answers_no_question_about_its_size_is_fetched_all_the_same(
+    db: Database, lemond: Lemond, worker: Worker, source: Source
+) -> None:
+    source.script(NAME, Manner(close_before_answer=True, method="HEAD"))
+    add(db, source.url(NAME))
+    pull = ask_pull(db).job_ids[0]
+    worker.work()
+    assert attempts(db, pull) == [("done", None)]
 
 
 @pytest.mark.parametrize("manner", [Manner(status=404), Manner(status=503)], ids=str)
@@ -226,7 +358,7 @@ def test_a_source_that_must_begin_anew_and_never_comes_further_is_given_up(
     """It always sends something, and that is no gain: no pull goes on like this for ever."""
     from dataclasses import replace
 
-    lengths = [3000, 1000, 2000, 1500, 2500, 3000]
+    lengths = [300_000, 100_000, 200_000, 150_000, 250_000, 300_000]
     source.script(NAME, *(replace(manner, drop_after=n, times=1, method="GET") for n in lengths))
     add(db, source.url(NAME), size_bytes=len(tiny_gguf_bytes()))
     pull = ask_pull(db).job_ids[0]

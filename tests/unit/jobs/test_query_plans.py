@@ -102,7 +102,7 @@ def test_a_claim_never_looks_at_history(history: Database) -> None:
 def test_a_look_for_work_never_does_either(history: Database) -> None:
     """It goes past SQLAlchemy, so its statement is asked for directly."""
     with history.read() as tx:
-        values = {"heavy": True, "boot": "a boot", "now_ms": 0}
+        values = {"heavy": True, "fetches": True, "boot": "a boot", "now_ms": 0}
         asked = tx.connection.cursor().execute(f"EXPLAIN QUERY PLAN {RUNNABLE}", values)
         steps = [match for row in asked.fetchall() if (match := STEP.match(row[3]))]
         assert is_work_waiting(tx)

@@ -2,19 +2,24 @@
 
 import gzip
 import hashlib
+import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hal0.errors import (
+    ClaimLost,
     DiskFull,
     FetchedMismatch,
+    PartHeld,
     PullError,
     SourceBadAnswer,
     SourceFault,
@@ -25,8 +30,10 @@ from hal0.errors import (
 )
 from hal0.registry.checksum import Interrupted
 from hal0.registry.download import Download, download, size_at_source
-from hal0.registry.part import Fetched, Watcher, note_of, part_of
+from hal0.registry.part import Fetched, Watcher, note_of, open_part, part_of
+from hal0.registry.web import is_public
 from tests.fakes.source import Manner, Source
+from tests.tiny_gguf import tiny_gguf_bytes
 
 NAME = "dir/model.gguf"
 SIZE = 300_007
@@ -58,7 +65,7 @@ def wanted(source: Source, content: bytes, tmp_path: Path) -> Download:
     )
 
 
-def fetch(wanted: Download, stall_s: float = 5, **watcher: Any) -> Fetched | None:
+def fetch(wanted: Download, stall_s: float = 5, **watcher: Any) -> Fetched:
     return download(wanted, Watcher(**watcher), stall_s=stall_s)
 
 
@@ -80,7 +87,6 @@ def test_a_file_is_fetched_whole_and_hashed_on_the_way(
 ) -> None:
     seen: list[tuple[Any, ...]] = []
     fetched = fetch(wanted, on_progress=lambda *at: seen.append(at))
-    assert fetched is not None
     assert fetched.sha256 == wanted.sha256
     assert fetched.identity.size_bytes == SIZE
     assert wanted.target.read_bytes() == content
@@ -99,7 +105,7 @@ def test_what_breaks_off_is_taken_up_again_behind_what_is_there(
         fetch(wanted)
     there = part_of(wanted.target).stat().st_size
     assert 0 < there <= HALF
-    assert fetch(wanted) is not None
+    fetch(wanted)
     assert wanted.target.read_bytes() == content
     assert gets(source) == [(200, None), (206, f"bytes={there}-")]
     assert source.requests[1]["headers"]["if-range"].startswith('"')
@@ -121,7 +127,7 @@ def test_what_is_another_file_by_now_is_fetched_anew(
     other = os.urandom(SIZE)
     source.put(NAME, other)
     changed = replace(wanted, sha256=hashlib.sha256(other).hexdigest())
-    assert fetch(changed) is not None
+    fetch(changed)
     assert wanted.target.read_bytes() == other
     assert [status for status, _ in gets(source)] == [200, 200]
 
@@ -145,12 +151,11 @@ def test_a_source_that_does_not_go_on_where_it_was_asked_to_is_fetched_anew(
     break_off(source, wanted)
     source.script(NAME, manner)
     try:
-        fetched = fetch(wanted)
+        fetch(wanted)
     except FetchedMismatch:
         # A 206 that says what it should and is other bytes: the digest alone can tell.
         assert manner.wrong_range == "lie"
         return
-    assert fetched is not None
     assert wanted.target.read_bytes() == content
 
 
@@ -159,7 +164,7 @@ def test_a_total_that_a_source_does_not_say_is_no_reason_to_begin_anew(
 ) -> None:
     there = break_off(source, wanted)
     source.script(NAME, Manner(wrong_range="no_total"))
-    assert fetch(wanted) is not None
+    fetch(wanted)
     assert wanted.target.read_bytes() == content
     assert gets(source)[-1] == (206, f"bytes={there}-")
 
@@ -171,7 +176,7 @@ def test_nothing_is_taken_up_that_cannot_be_known_to_be_the_same(
     source.script(NAME, replace(manner, drop_after=HALF, times=1), manner)
     with pytest.raises(SourceFault):
         fetch(wanted)
-    assert fetch(wanted) is not None
+    fetch(wanted)
     assert wanted.target.read_bytes() == content
     assert gets(source) == [(200, None), (200, None)]
 
@@ -181,7 +186,7 @@ def test_the_date_of_a_change_is_a_validator_where_there_is_no_etag(
 ) -> None:
     source.put(NAME, content, etag=None)
     there = break_off(source, wanted)
-    assert fetch(wanted) is not None
+    fetch(wanted)
     assert gets(source)[-1] == (206, f"bytes={there}-")
 
 
@@ -192,7 +197,6 @@ def test_a_part_that_is_whole_needs_no_request(
     part_of(wanted.target).write_bytes(content)
     before = len(source.requests)
     fetched = fetch(wanted)
-    assert fetched is not None
     assert fetched.sha256 == wanted.sha256
     assert len(source.requests) == before
 
@@ -202,7 +206,7 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(
 ) -> None:
     break_off(source, wanted)
     part_of(wanted.target).write_bytes(content + b"more")
-    assert fetch(wanted) is not None
+    fetch(wanted)
     assert wanted.target.read_bytes() == content
 
 
@@ -215,7 +219,7 @@ def test_a_part_whose_bytes_were_damaged_is_found_by_its_digest(
         fetch(wanted)
     assert caught.value.evidence["expected"] == wanted.sha256
     assert names_in(wanted.target.parent) == {"m.gguf.bad"}
-    assert fetch(wanted) is not None
+    fetch(wanted)
     assert wanted.target.read_bytes() == content
 
 
@@ -259,7 +263,10 @@ def test_a_wrong_digest_sets_the_file_aside_and_gives_it_no_name(
         (Manner(redirect_to="/dir/model.gguf"), SourceBadAnswer),
         (Manner(redirect_to="ftp://127.0.0.1/model.gguf"), SourceBadAnswer),
         (Manner(redirect_to="file:///etc/passwd"), SourceBadAnswer),
-        (Manner(redirect_to="http://[bad"), SourceFault),
+        (Manner(redirect_to="http://[bad"), PullError),
+        (Manner(redirect_to="http://127.0.0.1:99999/"), SourceBadAnswer),
+        (Manner(redirect_to="http://xn--/"), PullError),
+        (Manner(headers={"Content-Length": "9" * 30}), PullError),
     ],
     ids=str,
 )
@@ -294,7 +301,6 @@ def test_a_length_that_nobody_says_is_the_length_of_what_comes(
     unknown = replace(wanted, size_bytes=None, sha256=wanted.sha256 if digest else None)
     seen: list[tuple[Any, ...]] = []
     fetched = fetch(unknown, on_progress=lambda *at: seen.append(at))
-    assert fetched is not None
     assert (fetched.identity.size_bytes, fetched.sha256) == (SIZE, wanted.sha256)
     assert {total for _, _, total in seen} == {0}
 
@@ -364,7 +370,7 @@ def test_a_redirect_is_followed_to_where_the_file_is(
         moved = replace(
             wanted, url=source.url("moved"), target=wanted.target.with_name(f"{status}")
         )
-        assert fetch(moved) is not None
+        fetch(moved)
         assert moved.target.read_bytes() == content
 
 
@@ -374,7 +380,7 @@ def test_a_resume_is_asked_of_where_the_redirect_leads(
     source.script("moved", Manner(redirect_to=f"/{NAME}"))
     moved = replace(wanted, url=source.url("moved"))
     there = break_off(source, moved)
-    assert fetch(moved) is not None
+    fetch(moved)
     assert source.requests[-1]["headers"]["range"] == f"bytes={there}-"
     assert "if-range" in source.requests[-1]["headers"]
 
@@ -410,7 +416,7 @@ def test_a_redirect_to_another_port_of_the_named_host_is_followed(
     with Source() as cdn:
         cdn.put("bytes", content)
         source.script("moved", Manner(redirect_to=cdn.url("bytes")))
-        assert fetch(replace(wanted, url=source.url("moved"))) is not None
+        fetch(replace(wanted, url=source.url("moved")))
 
 
 def test_what_opens_a_source_is_not_shown_to_where_it_redirects(
@@ -420,41 +426,271 @@ def test_what_opens_a_source_is_not_shown_to_where_it_redirects(
         cdn.put("bytes", content)
         source.script("moved", Manner(redirect_to=cdn.url("bytes")))
         secret = replace(wanted, url=source.url("moved"), authorization="Bearer secret")
-        assert fetch(secret) is not None
+        fetch(secret)
         assert source.requests[0]["headers"]["authorization"] == "Bearer secret"
         assert "authorization" not in cdn.requests[0]["headers"]
 
 
-def test_a_file_that_is_there_is_left_alone_unless_it_is_wanted_again(
+def test_what_is_there_is_replaced_when_the_new_one_is_whole(
     source: Source, content: bytes, wanted: Download
 ) -> None:
     wanted.target.parent.mkdir()
     wanted.target.write_bytes(b"old")
-    assert fetch(wanted) is None
+    break_off(source, wanted)
     assert wanted.target.read_bytes() == b"old"
-    assert names_in(wanted.target.parent) == {"m.gguf"}
     with wanted.target.open("rb") as reader:
-        assert fetch(replace(wanted, again=True)) is not None
+        fetch(wanted)
         assert reader.read() == b"old"
     assert wanted.target.read_bytes() == content
 
 
-def test_two_downloads_of_one_file_are_one(
+def test_a_second_writer_waits_for_the_part_and_trusts_nothing_that_the_first_left(
     source: Source, content: bytes, wanted: Download
 ) -> None:
+    """The first may have fetched another model's file to this name."""
     go_on = threading.Event()
-    source.script(NAME, Manner(hold=go_on, times=1))
-    first: list[Fetched | None] = []
-    thread = threading.Thread(target=lambda: first.append(fetch(wanted)))
+    source.put("other.gguf", b"another model" * 1000)
+    source.script("other.gguf", Manner(hold=go_on))
+    other = Download(source.url("other.gguf"), source.url("other.gguf"), wanted.target)
+    thread = threading.Thread(target=lambda: fetch(other))
     thread.start()
     while not part_of(wanted.target).exists():
         time.sleep(0.01)
     threading.Timer(0.3, go_on.set).start()
-    assert fetch(wanted) is None
+    fetch(wanted)
     thread.join(10)
-    assert first[0] is not None
-    assert len(source.requests) == 1
     assert wanted.target.read_bytes() == content
+
+
+def test_a_part_that_another_never_lets_go_of_is_not_waited_for_for_ever(
+    source: Source, wanted: Download
+) -> None:
+    with open_part(wanted.target, Watcher()), pytest.raises(PartHeld) as caught:
+        fetch(wanted, wait_s=0.2)
+    assert caught.value.evidence["path"] == str(part_of(wanted.target))
+
+
+def test_who_may_not_name_the_file_does_not(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    """No fence reaches a rename: a pull whose claim is another's by now asks first."""
+
+    def forbid(digest: str | None, size_bytes: int) -> None:
+        assert (digest, size_bytes) == (wanted.sha256, SIZE)
+        raise ClaimLost("it is another's")
+
+    with pytest.raises(ClaimLost):
+        fetch(wanted, on_name=forbid)
+    assert names_in(wanted.target.parent) == {"m.gguf.part", "m.gguf.part.json"}
+    before = len(source.requests)
+    fetch(wanted)
+    assert len(source.requests) == before
+
+
+def test_a_part_that_was_replaced_under_its_writer_gets_no_name(
+    source: Source, wanted: Download
+) -> None:
+    """Else half of another's bytes would lie under the final name."""
+
+    def replace_it(*_: object) -> None:
+        part_of(wanted.target).unlink()
+        part_of(wanted.target).write_bytes(b"half of another's")
+
+    with pytest.raises(PullError, match="taken away, or replaced"):
+        fetch(wanted, on_name=replace_it)
+    assert not wanted.target.exists()
+
+
+def test_two_files_of_one_url_but_for_the_query_are_two(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    one = replace(wanted, url=source.url(NAME) + "?file=a", sha256=None)
+    break_off(source, one)
+    other = replace(one, url=source.url(NAME) + "?file=b")
+    fetch(other)
+    assert [one["query"] for one in source.requests] == ["file=a", "file=b"]
+    assert gets(source)[-1] == (200, None)
+    assert "file=" not in one.key
+
+
+def test_a_date_that_is_not_settled_is_no_validator(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    """It counts whole seconds, and may stand for two contents of one second."""
+    source.put(NAME, content, etag=None, last_modified=formatdate(usegmt=True))
+    break_off(source, wanted)
+    fetch(wanted)
+    assert gets(source) == [(200, None), (200, None)]
+
+
+def test_an_etag_that_cannot_be_sent_back_is_no_validator(
+    source: Source, content: bytes, wanted: Download
+) -> None:
+    odd = {"ETag": '"\u00e4 b"', "Last-Modified": None}
+    source.script(NAME, Manner(headers=odd, drop_after=HALF, times=1), Manner(headers=odd))
+    with pytest.raises(SourceFault):
+        fetch(wanted)
+    fetch(wanted)
+    assert gets(source) == [(200, None), (200, None)]
+
+
+@pytest.mark.parametrize(
+    "said", ["bytes 1-2/" + "9" * 5000, "bytes -1-2/3", "bytes \u0661-2/3", "items 1-2/3", ""]
+)
+def test_a_range_that_is_none_is_not_gone_on_with(
+    source: Source, content: bytes, wanted: Download, said: str
+) -> None:
+    break_off(source, wanted)
+    raw = said.encode().decode("latin-1")
+    source.script(NAME, Manner(when="resume", headers={"Content-Range": raw}))
+    fetch(wanted)
+    assert wanted.target.read_bytes() == content
+
+
+def test_half_of_a_file_whose_length_nobody_says_is_not_taken_for_whole(
+    source: Source, wanted: Download
+) -> None:
+    model = tiny_gguf_bytes()
+    source.put("m.gguf", model)
+    cut = Manner(no_length="close", drop_after=len(model) // 2, when="whole")
+    source.script("m.gguf", cut)
+    url = source.url("m.gguf")
+    unknown = Download(url, url, wanted.target, is_gguf=True)
+    with pytest.raises(SourceUnreachable, match="without saying how many"):
+        fetch(unknown)
+    assert part_of(wanted.target).stat().st_size == len(model) // 2
+    fetch(unknown)
+    assert wanted.target.read_bytes() == model
+    assert gets(source)[-1][0] == 206
+
+
+@pytest.mark.parametrize("no_length", ["chunked", None])
+def test_a_page_in_place_of_a_model_is_kept_aside_and_replaces_nothing(
+    source: Source, wanted: Download, no_length: Any
+) -> None:
+    wanted.target.parent.mkdir()
+    wanted.target.write_bytes(b"the model that was there")
+    source.put("m.gguf", b"<!DOCTYPE html><title>Sign in</title>" + bytes(2000))
+    source.script("m.gguf", Manner(no_length=no_length))
+    url = source.url("m.gguf")
+    with pytest.raises(SourceBadAnswer, match="a web page") as caught:
+        fetch(Download(url, url, wanted.target, is_gguf=True))
+    assert caught.value.evidence["kept_as"].endswith("m.gguf.bad")
+    assert wanted.target.read_bytes() == b"the model that was there"
+
+
+@pytest.mark.parametrize("name", ["m.gguf", "m.gguf.bad", "m.gguf.part"])
+def test_what_is_in_the_way_is_found_before_the_first_byte(
+    source: Source, wanted: Download, name: str
+) -> None:
+    (wanted.target.parent / name).mkdir(parents=True)
+    with pytest.raises(PullError, match=f"{name}"):
+        fetch(wanted)
+    assert source.requests == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "link", "nonsense", "negative"])
+def test_a_note_that_is_no_note_is_none(
+    source: Source, content: bytes, wanted: Download, tmp_path: Path, kind: str
+) -> None:
+    break_off(source, wanted)
+    note, spare = note_of(wanted.target), wanted.target.with_name(".m.gguf.part.json")
+    facts = json.loads(note.read_text())
+    note.unlink()
+    victim = tmp_path / "victim"
+    spare.symlink_to(victim)
+    if kind == "fifo":
+        os.mkfifo(note)
+    elif kind == "folder":
+        note.mkdir()
+    elif kind == "link":
+        note.symlink_to(victim)
+    else:
+        facts["synced_bytes"] = -1 if kind == "negative" else "many"
+        note.write_text(json.dumps(facts))
+    if kind == "folder":
+        with pytest.raises(PullError):
+            fetch(wanted)
+    else:
+        fetch(wanted)
+        assert wanted.target.read_bytes() == content
+    assert not victim.exists()
+
+
+def test_room_is_looked_for_when_the_source_says_how_much_it_needs(
+    source: Source, wanted: Download
+) -> None:
+    """Some sources say nothing to HEAD."""
+    free = shutil.disk_usage(source_folder := wanted.target.parent.parent).free
+    assert source_folder.is_dir()
+    with pytest.raises(DiskFull) as caught:
+        fetch(replace(wanted, size_bytes=None), reserve_bytes=free)
+    assert caught.value.evidence["reserve_bytes"] == free
+    assert part_of(wanted.target).exists() is False
+
+
+@pytest.mark.parametrize("name", ["NO_PROXY", "FTP_PROXY", "HTTPS_PROXY"])
+def test_a_proxy_for_something_else_opens_no_private_address(
+    source: Source,
+    content: bytes,
+    wanted: Download,
+    name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(name, "http://127.0.0.1:9")
+    with Source(host="127.0.0.2") as inner:
+        inner.put(NAME, content)
+        source.script("moved", Manner(redirect_to=inner.url(NAME)))
+        with pytest.raises(SourceBadAnswer, match="private"):
+            fetch(replace(wanted, url=source.url("moved")))
+        assert inner.requests == []
+
+
+def test_a_proxy_of_the_environment_is_used(
+    source: Source, content: bytes, wanted: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It connects in our place, so the address that we dial is its own."""
+    monkeypatch.setenv("HTTP_PROXY", source.origin)
+    with pytest.raises(SourceNotFound):
+        fetch(replace(wanted, url="http://models.example/x.gguf"))
+    assert source.requests[0]["path"] == "http://models.example/x.gguf"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "nonsense://x"), ("SSL_CERT_FILE", "/no/such/file")]
+)
+def test_an_environment_that_cannot_be_used_is_named(
+    wanted: Download, name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(PullError, match=name):
+        fetch(wanted)
+
+
+@pytest.mark.parametrize(
+    ("address", "answer"),
+    [
+        ("127.0.0.1", False),
+        ("10.1.2.3", False),
+        ("169.254.169.254", False),
+        ("100.64.0.1", False),
+        ("0.0.0.0", False),
+        ("8.8.8.8", True),
+        ("::1", False),
+        ("[fe80::1%eth0]", False),
+        ("fec0::1", False),
+        ("fd00::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::7f00:1", False),
+        ("2002:7f00:1::", False),
+        ("::127.0.0.1", False),
+        ("2606:4700::1111", True),
+        ("models.example", True),
+    ],
+)
+def test_which_addresses_the_public_network_has(address: str, answer: bool) -> None:
+    assert is_public(address) is answer
 
 
 def test_the_size_is_asked_for_without_fetching(source: Source, wanted: Download) -> None:
@@ -493,7 +729,7 @@ def test_a_disk_that_fills_up_is_disk_full_and_the_part_is_kept(
     assert not isinstance(caught.value, SourceFault)
     assert part_of(wanted.target).stat().st_size == HALF
     assert not isinstance(caught.value, DiskFull)  # EFBIG; ENOSPC has a test with a real disk
-    assert fetch(wanted) is not None
+    fetch(wanted)
 
 
 def test_a_compressed_file_that_is_the_file_is_no_coding(
@@ -502,5 +738,5 @@ def test_a_compressed_file_that_is_the_file_is_no_coding(
     packed = gzip.compress(b"a gguf in a gzip" * 999)
     source.put("model.gguf.gz", packed)
     url = source.url("model.gguf.gz")
-    assert fetch(Download(url, url, tmp_path / "m.gz")) is not None
+    fetch(Download(url, url, tmp_path / "m.gz"))
     assert (tmp_path / "m.gz").read_bytes() == packed

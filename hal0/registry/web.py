@@ -1,0 +1,253 @@
+"""One request to a source of the network: sent, followed, guarded, and what went wrong named.
+
+The operator's URL is trusted to name any host. A redirect is not (ADR-0009): it may not leave the
+host for an address that the public network does not have (the metadata service of a cloud, a
+router), nor leave TLS. The address that counts is the one that was connected to, looked at before
+the request is sent. Where a proxy connects in our place, only addresses that are written out can be
+looked at.
+
+Every wait is bounded by our own clock, and whoever wants to stop waits a fifth of a second. What
+may pass is a SourceFault; nothing is tried again here.
+"""
+
+import asyncio
+import ipaddress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+import httpx
+
+from hal0 import __version__
+from hal0.errors import (
+    PullError,
+    SourceBadAnswer,
+    SourceNotFound,
+    SourceRefused,
+    SourceStalled,
+    SourceUnreachable,
+)
+from hal0.registry.checksum import Interrupted
+
+T = TypeVar("T")
+MAX_REDIRECTS: Final = 10
+LOOK_EVERY_S: Final = 0.2
+MAX_RETRY_AFTER_S: Final = 600.0
+GONE: Final = frozenset({404, 410})
+REFUSED: Final = frozenset({401, 402, 403, 407, 451})
+BUSY: Final = frozenset({408, 425, 429})
+
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
+_IPV4_COMPATIBLE: Final = ipaddress.ip_network("::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Whom to ask: the URL, what people call it in messages, who may see `authorization`.
+
+    `authorization` is a header's value that the URL's own origin gets, and no other.
+    """
+
+    source: str
+    url: str
+    stall_s: float
+    authorization: str | None = None
+
+    def bad(self, how: str, **evidence: Any) -> PullError:
+        """Build the error for an answer that is no download of this file."""
+        return SourceBadAnswer(
+            f"{self.source} cannot be downloaded: {how}",
+            evidence={"source": self.source, "reason": how, **evidence},
+        )
+
+    def broke_off(self, how: str, **evidence: Any) -> SourceUnreachable:
+        """Build the error for a connection that could not be had, or kept."""
+        return SourceUnreachable(
+            f"{self.source} cannot be reached, or broke off: {how}",
+            evidence={"source": self.source, "reason": how, **evidence},
+        )
+
+
+class _Impatient(ThreadPoolExecutor):
+    """Where names are resolved; a name server that does not answer holds up no one's end."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def run(work: "Awaitable[T]", should_stop: Callable[[], bool]) -> T:
+    """Run async work in this thread until it ends, or until it should stop: Interrupted."""
+
+    async def watched() -> T:
+        asyncio.get_running_loop().set_default_executor(_Impatient())
+        task = asyncio.ensure_future(work)
+        while not task.done():
+            await asyncio.wait({task}, timeout=LOOK_EVERY_S)
+            if not task.done() and should_stop():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+                raise Interrupted
+        return task.result()
+
+    return asyncio.run(watched())
+
+
+@contextmanager
+def source_errors(asked: Asked) -> Iterator[None]:
+    """Map what httpx raises to what it means of the source; the one place where that is done."""
+    try:
+        yield
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as exc:
+        raise asked.bad(f"it leads to what is no URL: {exc}") from exc
+    except httpx.HTTPError as exc:
+        is_odd = isinstance(exc, httpx.RemoteProtocolError) and "redirect URL" in str(exc)
+        error = asked.bad if is_odd else asked.broke_off
+        raise error(str(exc) or type(exc).__name__) from exc
+    except UnicodeError as exc:  # of a host name that IDNA does not know
+        raise asked.bad(f"it leads to what is no host: {exc}") from exc
+
+
+@asynccontextmanager
+async def client(asked: Asked) -> AsyncIterator[httpx.AsyncClient]:
+    """Open a client without timeouts: `within` bounds every wait."""
+    headers = {"Accept-Encoding": "identity", "User-Agent": f"hal0/{__version__}"}
+    try:
+        made = httpx.AsyncClient(headers=headers, timeout=None)  # noqa: S113
+    except (ImportError, OSError, ValueError) as exc:
+        raise PullError(
+            f"{asked.source} cannot be asked for: the environment of the worker names a proxy or "
+            f"certificates that cannot be used ({exc}); see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, "
+            "SSL_CERT_FILE and SSL_CERT_DIR",
+            evidence={"source": asked.source, "reason": str(exc)},
+        ) from exc
+    async with made:
+        yield made
+
+
+@asynccontextmanager
+async def answer(
+    to_ask: httpx.AsyncClient, asked: Asked, method: str, headers: Mapping[str, str]
+) -> AsyncIterator[httpx.Response]:
+    """Send a request, follow its redirects as far as that is allowed, close what comes of it."""
+    sent = dict(headers)
+    if asked.authorization is not None:
+        sent["Authorization"] = asked.authorization
+    with source_errors(asked):
+        request = to_ask.build_request(method, asked.url, headers=sent)
+        guard = _Guard(asked, request.url.raw_host)
+        for _ in range(MAX_REDIRECTS + 1):
+            request.extensions["trace"] = guard.hook(request.url)
+            async with within(asked, asked.stall_s):
+                response = await to_ask.send(request, stream=True)
+            if response.next_request is None:
+                break
+            await response.aclose()
+            request = _allowed(asked, request, response.next_request)
+        else:
+            raise asked.bad(f"it redirects more than {MAX_REDIRECTS} times")
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+
+def _allowed(asked: Asked, before: httpx.Request, after: httpx.Request) -> httpx.Request:
+    where = f"{after.url.scheme}://{after.url.host}"
+    if after.url.scheme not in {"http", "https"}:
+        raise asked.bad(f"it redirects to {where}, which is no web server")
+    if before.url.scheme == "https" and after.url.scheme == "http":
+        raise asked.bad(f"it redirects from https to {where}")
+    if not 0 < (after.url.port or 80) < 2**16:
+        raise asked.bad(f"it redirects to port {after.url.port} of {where}, which is none")
+    return after
+
+
+@dataclass(slots=True)
+class _Guard:
+    """Looks at each address before a request is sent there; `named` is the operator's host."""
+
+    asked: Asked
+    named: bytes
+    is_named_public: bool | None = None
+    _dialled: dict[str, str] = field(default_factory=dict)
+
+    def hook(self, url: httpx.URL) -> Callable[[str, Any], Awaitable[None]]:
+        """Return a trace hook of httpcore for one request."""
+
+        async def look(event: str, info: Mapping[str, Any]) -> None:
+            if event == "connection.connect_tcp.started":
+                self._dialled["host"] = info["host"]
+            elif event == "connection.connect_tcp.complete":
+                is_direct = self._dialled["host"].encode() == url.raw_host
+                stream = info["return_value"]
+                address = stream.get_extra_info("server_addr")[0] if is_direct else url.host
+                if not self._may_ask(url, is_public(address)):
+                    await stream.aclose()
+                    where = f"{url.host}, whose address {address} is private"
+                    raise self.asked.bad(f"it redirects to {where}")
+
+        return look
+
+    def _may_ask(self, url: httpx.URL, is_public_now: bool) -> bool:
+        if url.raw_host != self.named:
+            return is_public_now
+        if self.is_named_public is None:
+            self.is_named_public = is_public_now  # the operator's own word
+        return is_public_now or not self.is_named_public
+
+
+def is_public(address: str) -> bool:
+    """Tell whether the public network has this address; a name counts as one that it has."""
+    try:
+        found = ipaddress.ip_address(address.strip("[]").partition("%")[0])
+    except ValueError:
+        return True
+    if isinstance(found, ipaddress.IPv4Address):
+        return found.is_global
+    inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
+    if found in _NAT64 or found in _IPV4_COMPATIBLE:
+        inner.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
+    meant = [one for one in inner if one is not None]
+    if found.is_site_local:
+        return False
+    return all(one.is_global for one in meant) if meant else found.is_global
+
+
+@asynccontextmanager
+async def within(asked: Asked, left_s: float) -> AsyncIterator[None]:
+    """Bound a wait. Raises SourceStalled."""
+    try:
+        async with asyncio.timeout(max(0.0, left_s)):
+            yield
+    except TimeoutError as exc:
+        raise SourceStalled(
+            f"{asked.source} sent nothing, or next to nothing, for {asked.stall_s:g} s",
+            evidence={"source": asked.source, "stall_s": asked.stall_s},
+        ) from exc
+
+
+def refuse_status(asked: Asked, response: httpx.Response) -> None:
+    """Raise what a status other than a success means."""
+    status = response.status_code
+    if response.is_success:
+        return
+    evidence = {"source": asked.source, "http_status": status}
+    said = f"{asked.source}: the server answered {status} {response.reason_phrase}".rstrip()
+    if status in GONE:
+        raise SourceNotFound(f"{said}; correct the source", evidence=evidence)
+    if status in REFUSED:
+        raise SourceRefused(f"{said}: it does not give the file to us", evidence=evidence)
+    if status in BUSY or response.is_server_error:
+        after_s = retry_after_s(response.headers)
+        raise SourceUnreachable(said, evidence=evidence, retry_after_s=after_s)
+    raise SourceBadAnswer(said, evidence=evidence)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how long a server wants to be left alone, at most `MAX_RETRY_AFTER_S`."""
+    after = headers.get("Retry-After", "")
+    if not (after.isascii() and after.isdigit()):
+        return None
+    return min(float(after[:9]), MAX_RETRY_AFTER_S)

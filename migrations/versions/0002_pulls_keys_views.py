@@ -1,7 +1,8 @@
 """Pulls from the network, answers that can be asked for again, and views for auditors.
 
-Rows that are there stay as they are: no job has met a fault, no progress has a rate, no key was used,
-and attempts do not say who asked for them: the views take the actor of their chain.
+Rows that are there stay as they are: no job has met a fault or has bytes to fetch, no pull noted
+anything of a file, no progress has a rate, no key was used, and attempts do not say who asked for
+them: the views take the actor of their chain.
 """
 
 from alembic import op

@@ -100,3 +100,5 @@ class LedgerStorage(MemoryStorage):
         if held.job.kind in HEAVY:
             with self._claiming:
                 self._heavy_running -= 1
+            if self._ctx is not None:
+                self._ctx.bell.ring_self()  # the runner rang before there was room

@@ -78,7 +78,7 @@ class Context:
         self.verdicts = StoredVerdicts(db)
         self.giving_up = threading.Event()
         # One place of those for pulls and validations is never taken by a download, for hours.
-        self._places = threading.BoundedSemaphore(max(1, settings.worker_threads // 2 - 1))
+        self._free_places = max(1, settings.worker_threads // 2 - 1)
         self._bodies: dict[int, Body] = {}
         self._lock = threading.Lock()
 
@@ -155,17 +155,18 @@ class Context:
     @contextmanager
     def place_for_download(self) -> Iterator[bool]:
         """Hold a place in which bytes may be fetched; False = none is free."""
-        has_place = self._places.acquire(blocking=False)
+        with self._lock:
+            has_place = self._free_places > 0
+            self._free_places -= has_place
         try:
             yield has_place
         finally:
-            if has_place:
-                self._places.release()
+            with self._lock:
+                self._free_places += has_place
 
     def has_place_for_download(self) -> bool:
         """Whether a place is free now."""
-        with self.place_for_download() as has_place:
-            return has_place
+        return self._free_places > 0
 
     def should_stop(self, body: Body) -> bool:
         """Whether a long read should end: the process stops, or the claim is another's."""

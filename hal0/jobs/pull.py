@@ -10,8 +10,8 @@ back, with a pause that grows; it is the only thing of hal0 that a machine tries
 without a source is left to `validate`, which says what is missing.
 """
 
-import contextlib
 from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -54,8 +54,9 @@ def run(ctx: Context, body: Body) -> None:
     one = _Pull(ctx, body, model)
     try:
         plan = one.plan()
-        with ctx.place_for_download() as has_place:
-            if not has_place and any(item.size_bytes or item.wanted for item in plan):
+        is_download = any(item.size_bytes or item.wanted for item in plan)
+        with ctx.place_for_download() if is_download else nullcontext(True) as may_begin:
+            if not may_begin:
                 ctx.commit(lambda tx: wait_for_place(tx, body.held))
                 return
             brought = one.bring(plan)
@@ -135,7 +136,7 @@ class _Pull:
         says nothing.
         """
         asked = None
-        with contextlib.suppress(PullError):
+        with suppress(PullError):
             asked = self._asked(file, source)
         if asked is not None and asked.size_bytes not in {0, length}:
             raise FileInTheWay(
@@ -158,7 +159,7 @@ class _Pull:
             wanted = self._wanted(file, source.shown, str(source.url))
         size_bytes = wanted.size_bytes
         if size_bytes is None:
-            with contextlib.suppress(SourceFault):  # nothing depends on it, and it may refuse HEAD
+            with suppress(SourceFault):  # nothing depends on it, and it may refuse HEAD
                 stall_s = self._ctx.settings.pull_stall_s
                 size_bytes = size_at_source(wanted, self._watcher(file), stall_s=stall_s)
         return _Item(file, source, size_bytes or 0, wanted)
@@ -269,7 +270,7 @@ class _Pull:
         if self._again:
             self._ctx.commit(lambda tx: keep(tx, self._body.held, {"fetched": self._done}))
         known = file.found(fetched.identity.size_bytes, fetched.sha256)
-        with contextlib.suppress(DatabaseError):  # then it is read once more
+        with suppress(DatabaseError):  # then it is read once more
             remember_fetched(
                 known.to_check,
                 fetched.identity,

@@ -336,3 +336,39 @@ def test_two_slots_that_pull_one_model_download_it_once(
     assert outcomes == ["done", "skipped"]
     assert gets(source) == [None]
     assert running.path_of("other") == ["offline"]
+
+
+def test_downloads_that_last_for_hours_hold_up_no_load(
+    house: House, lemond: Lemond, source: Source
+) -> None:
+    """One worker, three slots: two of them wait for the network, the third for nothing."""
+    house.start_api()
+    house.start_worker()
+    go_on = threading.Event()
+    for name in ("a", "b"):
+        source.put(f"{name}.gguf", tiny_gguf_bytes(seed=ord(name)))
+        source.script(f"{name}.gguf", Manner(hold=go_on, method="GET"))
+        body = {"name": name, "source": source.url(f"{name}.gguf")}
+        house.post("/api/v1/models", body, status=201)
+        house.add_slot(name, name)
+    first = house.load("a")["jobs"][0]
+    house.wait_for(lambda: (house.models / "a.gguf.part").exists())
+    second = house.load("b")["jobs"][0]
+    house.wait_for(
+        lambda: (
+            house.get(f"/api/v1/jobs/{second}")["waiting_for"]
+            == "another download of its worker to end"
+        )
+    )
+    house.add_model("here", seed=9)
+    house.add_slot("c", "here")
+    house.load("c")
+    house.wait_until("ready", "c")
+    assert house.slot("a")["state"] == "pulling"
+    assert house.slot("b")["state"] == "offline"
+    go_on.set()
+    house.wait_until("ready", "b")
+    house.wait_settled()
+    attempts = house.get(f"/api/v1/jobs/{second}")["attempts"]
+    assert [one["outcome"] for one in attempts] == ["deferred", "done"]
+    assert house.get(f"/api/v1/jobs/{first}")["outcome"] == "done"

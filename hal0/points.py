@@ -17,16 +17,16 @@ from hal0.errors import SettingsError
 log = logging.getLogger(__name__)
 
 STEPS: Final = {
-    "pull": ("begun", "pinned", "linked", "fetching", "whole", "fetched", "aside", "done"),
+    "pull": ("begun", "pinned", "linked", "fetching", "whole", "noted", "fetched", "aside", "done"),
     "validate": ("begun", "hashed", "resolved", "done"),
     "unload": ("begun", "marked", "sent", "answered", "done"),
     "load": ("begun", "marked", "sent", "answered", "verified", "done"),
 }
 """For each kind of job, in order: `begun` the body runs, nothing is written; `done` the result is
-committed; of a pull, `pinned` the commit of a hub is in the row, `whole` all bytes are synced in
-`.part`, `fetched` it has its final name, `aside` a file of a wrong digest has its `.bad` name;
-`marked` the mark that a request is on its way is committed; `sent` the engine's socket
-took the whole request; `answered` its answer was read."""
+committed; `marked` the mark that a request is on its way is committed; `sent` the engine's socket
+took the whole request; `answered` its answer was read. Of a pull: `pinned` the commit of a hub is
+in the row; `whole` all bytes are synced in `.part`; `noted` what was found is committed; `fetched`
+the file has its final name; `aside` a file of a wrong digest has its `.bad` name."""
 
 POINTS: Final = frozenset(
     ["queue.claimed", "api.enqueued", "rescue.requeued"]

@@ -6,6 +6,7 @@ the environment, where other programs live too, only names that begin with HAL0_
 """
 
 import os
+import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -63,10 +64,10 @@ class Settings(BaseSettings):
     )
 
     pull_stall_s: Seconds = Field(
-        30.0, gt=0, description="seconds in which a source must send something"
+        30.0, gt=0, description="seconds in which a source must send 16 KiB, or the rest"
     )
     pull_tries: int = Field(
-        8, ge=1, description="network faults in a row, without a byte gained, until a pull fails"
+        8, ge=1, description="network faults in a row, none of them further, until a pull fails"
     )
     pull_pause_s: Seconds = Field(
         1.0, description="seconds until a pull is tried again; doubles with each fault, to 60"
@@ -107,6 +108,13 @@ class Settings(BaseSettings):
         if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
             raise ValueError(f"{value!r} is not address:port, as in 127.0.0.1:13310")
         return value
+
+    @field_validator("hub_endpoint")
+    @classmethod
+    def _is_http_origin(cls, value: str | None) -> str | None:
+        if value is None or re.fullmatch(r"https?://[^\s/?#@]{1,255}(/[^\s?#@]*)?", value):
+            return value
+        raise ValueError(f"{value!r} is not http(s)://host[:port], without credentials or query")
 
     @model_validator(mode="after")
     def _demotes_before_it_unloads(self) -> Self:

@@ -113,8 +113,8 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
     """The worker died or was told to stop. Not a failure: the job is queued again."""
     DEFERRED = "deferred"
-    """The engine, the lane or a pull's source was not to be had yet. Nothing was sent to an engine;
-    queued again."""
+    """The engine, the lane, a pull's source or a place to download in was not to be had yet.
+    Nothing was sent to an engine; queued again."""
 
 
 class Origin(StrEnum):

@@ -74,7 +74,7 @@ class LedgerStorage(MemoryStorage):
     def _claim(self, ctx: Context, *, look_first: bool) -> Claim | None:
         with self._claiming:
             has_room = self._has_room(ctx, self._heavy_running)
-            may_fetch = ctx.has_place_for_download()
+            may_fetch = ctx.has_place()
             if look_first:
                 with ctx.db.read() as tx:
                     if not is_work_waiting(tx, heavy=has_room, fetches=may_fetch):
@@ -84,6 +84,9 @@ class LedgerStorage(MemoryStorage):
                 if held is None:
                     return None
                 heavy_running = self._heavy_running + (held.job.kind in HEAVY)
+                if held.job.fetches:  # before another thread claims for the same place
+                    ctx.take_place(held.job.id)
+                    may_fetch = ctx.has_place()
                 has_room = self._has_room(ctx, heavy_running)
                 is_more = is_work_waiting(tx, heavy=has_room, fetches=may_fetch)
             self._heavy_running = heavy_running
@@ -101,4 +104,5 @@ class LedgerStorage(MemoryStorage):
             with self._claiming:
                 self._heavy_running -= 1
             if self._ctx is not None:
+                self._ctx.leave_place(held.job.id)
                 self._ctx.bell.ring_self()  # the runner rang before there was room

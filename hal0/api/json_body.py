@@ -55,7 +55,7 @@ async def _text(request: Request) -> str:
 async def _bytes(request: Request) -> bytes:
     """Read the body up to the limit; the server throws away what comes after the answer."""
     announced = request.headers.get("content-length", "0")
-    if announced.isdigit() and int(announced) > MAX_BYTES:
+    if announced.isascii() and announced.isdigit() and int(announced) > MAX_BYTES:
         raise _too_large()
     body = bytearray()
     async for chunk in request.stream():

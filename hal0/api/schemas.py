@@ -61,6 +61,12 @@ def _absolute(value: str) -> str:
     return value
 
 
+def _digest(value: str) -> str:
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+        raise ValueError("takes 64 hex digits")
+    return value.lower()
+
+
 def _instant_or_id(value: str) -> datetime | int:
     if value.isascii() and value.isdigit() and int(value) <= MAX_BYTES:
         return int(value)
@@ -80,9 +86,7 @@ Source = Annotated[str, _field(checked_source)]
 Seconds = Annotated[float, Field(ge=0, le=YEAR_S, allow_inf_nan=False)]
 Limit = Annotated[float, Field(gt=0, le=YEAR_S, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
-Sha256 = Annotated[
-    str, Field(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(lambda digest: digest.lower())
-]
+Sha256 = Annotated[str, AfterValidator(_digest)]
 
 
 class Body(BaseModel):

@@ -13,7 +13,7 @@ import click
 
 from hal0 import __version__
 from hal0.cli.exits import Exit, Failure
-from hal0.errors import Hal0Error, SettingsError
+from hal0.errors import Hal0Error, InvalidRequest, SettingsError
 
 COMMANDS: Final = {
     "up": ("hal0.cli.up:up", "Run engine, API and worker, and keep them running."),
@@ -82,7 +82,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return exc.exit
     except Hal0Error as exc:
         sys.stderr.write(f"hal0: {exc.detail} [{exc.code}]\n")
-        return Exit.USAGE if isinstance(exc, SettingsError) else Exit.FAILED
+        return Exit.USAGE if isinstance(exc, SettingsError | InvalidRequest) else Exit.FAILED
     return result if isinstance(result, int) else Exit.OK
 
 

@@ -125,7 +125,7 @@ def validate(name: str, force: bool, wait_s: float | None, as_json: bool) -> int
 
 @slot.command(cls=WaitingCommand)
 @click.argument("name")
-@click.option("--again", is_flag=True, help="Fetch from the network what is there already, too.")
+@click.option("--again", is_flag=True, help="Fetch, or copy, what is there already, too.")
 @wait_option
 @json_option
 def pull(name: str, again: bool, wait_s: float | None, as_json: bool) -> int:

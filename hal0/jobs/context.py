@@ -77,8 +77,10 @@ class Context:
         self.engines = EngineRoom(self.stopping)
         self.verdicts = StoredVerdicts(db)
         self.giving_up = threading.Event()
-        # One place of those for pulls and validations is never taken by a download, for hours.
-        self._free_places = max(1, settings.worker_threads // 2 - 1)
+        # With four threads and more, one place of those for pulls and validations is never taken
+        # by a download, for hours.
+        self._places = max(1, settings.worker_threads // 2 - 1)
+        self._downloads: set[int] = set()
         self._bodies: dict[int, Body] = {}
         self._lock = threading.Lock()
 
@@ -152,21 +154,23 @@ class Context:
         except Hal0Error as error:
             log.debug("progress not written: %s", error.detail)
 
-    @contextmanager
-    def place_for_download(self) -> Iterator[bool]:
-        """Hold a place in which bytes may be fetched; False = none is free."""
+    def take_place(self, job_id: int) -> bool:
+        """Let a job fetch bytes in one of the places for downloads; False = none is free."""
         with self._lock:
-            has_place = self._free_places > 0
-            self._free_places -= has_place
-        try:
-            yield has_place
-        finally:
-            with self._lock:
-                self._free_places += has_place
+            if job_id not in self._downloads and len(self._downloads) >= self._places:
+                return False
+            self._downloads.add(job_id)
+            return True
 
-    def has_place_for_download(self) -> bool:
-        """Whether a place is free now."""
-        return self._free_places > 0
+    def leave_place(self, job_id: int) -> None:
+        """Free the place of a job, if it has one."""
+        with self._lock:
+            self._downloads.discard(job_id)
+
+    def has_place(self) -> bool:
+        """Whether a place for a download is free now."""
+        with self._lock:
+            return len(self._downloads) < self._places
 
     def should_stop(self, body: Body) -> bool:
         """Whether a long read should end: the process stops, or the claim is another's."""

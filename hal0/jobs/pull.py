@@ -10,8 +10,9 @@ back, with a pause that grows; it is the only thing of hal0 that a machine tries
 without a source is left to `validate`, which says what is missing.
 """
 
+import logging
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -30,7 +31,13 @@ from hal0.errors import (
 from hal0.jobs.context import Body, Context
 from hal0.jobs.ledger.claims import check, finish, keep, try_again, wait_for_place
 from hal0.registry import hub
-from hal0.registry.catalog import Model, RegisteredFile, model_by_id, note_file
+from hal0.registry.catalog import (
+    Model,
+    RegisteredFile,
+    model_by_id,
+    note_file,
+    source_of_another,
+)
 from hal0.registry.download import Download, download, size_at_source
 from hal0.registry.part import Fetched, Watcher, ensure_room, furthest, regular, tidy
 from hal0.registry.place import bytes_to_copy, place
@@ -39,6 +46,8 @@ from hal0.registry.sources import HubFile, Source
 from hal0.settings import Settings
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Outcome, SlotState
+
+log = logging.getLogger(__name__)
 
 MAX_PAUSE_S: Final = 60.0
 GAIN_BYTES: Final = 2**20
@@ -54,12 +63,12 @@ def run(ctx: Context, body: Body) -> None:
     one = _Pull(ctx, body, model)
     try:
         plan = one.plan()
-        is_download = any(item.size_bytes or item.wanted for item in plan)
-        with ctx.place_for_download() if is_download else nullcontext(True) as may_begin:
-            if not may_begin:
-                ctx.commit(lambda tx: wait_for_place(tx, body.held))
-                return
-            brought = one.bring(plan)
+        if any(item.size_bytes or item.wanted for item in plan) and not ctx.take_place(
+            body.held.job.id
+        ):
+            ctx.commit(lambda tx: wait_for_place(tx, body.held))
+            return
+        brought = one.bring(plan)
     except SourceFault as fault:
         one.show_pulling()
         _try_again(ctx, body, fault, gained=one.has_gained)
@@ -69,6 +78,8 @@ def run(ctx: Context, body: Body) -> None:
     else:
         changed = any(how != "there" for how in brought.values())
         ctx.commit(lambda tx: _end(tx, body, {"files": brought}, changed))
+    finally:
+        ctx.leave_place(body.held.job.id)
 
 
 def _try_again(ctx: Context, body: Body, fault: SourceFault, *, gained: bool) -> None:
@@ -83,6 +94,9 @@ def _try_again(ctx: Context, body: Body, fault: SourceFault, *, gained: bool) ->
         ) from fault
     pause_s = min(settings.pull_pause_s * 2 ** min(faults - 1, 16), MAX_PAUSE_S)
     after_s = max(pause_s, fault.retry_after_s or 0.0)
+    log.warning(
+        "%s; tried again in %g s", fault.detail, after_s, extra={"job_id": body.held.job.id}
+    )
     ctx.commit(lambda tx: try_again(tx, body.held, fault, after_s, faults))
 
 
@@ -126,29 +140,23 @@ class _Pull:
             return self._asked(file, source)
         tidy(file.path)
         if file.size_bytes is None and file.sha256 is None:
-            self._ensure_same_length(file, source, there.st_size)
+            self._ensure_not_anothers(file, source)
         return _Item(file, source)
 
-    def _ensure_same_length(self, file: RegisteredFile, source: Source, length: int) -> None:
-        """Refuse what a deleted model of this name may have left; raises FileInTheWay.
+    def _ensure_not_anothers(self, file: RegisteredFile, source: Source) -> None:
+        """Refuse what a deleted model of this name left; raises FileInTheWay.
 
-        Nothing is registered of the file, so nobody else could tell. A source that cannot be asked
-        says nothing.
+        A pull of this model would have noted size and digest before it gave the name. Where no
+        other model ever had the name, an operator put the file there.
         """
-        asked = None
-        with suppress(PullError):
-            asked = self._asked(file, source)
-        if asked is not None and asked.size_bytes not in {0, length}:
+        with self._ctx.db.read() as tx:
+            other = source_of_another(tx, self._model.id, file)
+        if other is not None:
             raise FileInTheWay(
-                f"{file.path} has {length} bytes, {source.shown} has {asked.size_bytes}: it is "
-                "another file. `hal0 slot pull SLOT --again` replaces it; if it is the right one, "
-                "register the model anew with its size",
-                evidence={
-                    "path": str(file.path),
-                    "source": source.shown,
-                    "expected": asked.size_bytes,
-                    "found": length,
-                },
+                f"{file.path} is there, of another model whose source was {other}: nothing says "
+                f"that it is what {source.shown} has. `hal0 slot pull SLOT --again` replaces it; "
+                "if it is the right one, register the model anew with its size",
+                evidence={"path": str(file.path), "source": source.shown, "was_of": other},
             )
 
     def _asked(self, file: RegisteredFile, source: Source) -> _Item:
@@ -228,10 +236,13 @@ class _Pull:
     def _name(self, file: RegisteredFile, sha256: str | None, size_bytes: int) -> None:
         """Let a file have its name while the claim is ours, and note first what was found of it.
 
-        No fence reaches a rename: who lost the claim would give a newer model an older file.
+        No fence reaches a rename: who lost the claim would give a newer model an older file. Where
+        another file has the name yet, what was noted of that one is forgotten first, and the new
+        facts are noted when it is gone: they must never be wrong about what lies there.
         """
-        now = file if sha256 is None else file.found(size_bytes, sha256)
-        if now != file:
+        is_replaced = regular(file.path) is not None
+        now = file.told if is_replaced else file.found(size_bytes, sha256 or "")
+        if sha256 is not None and now != file:
             self._ctx.commit(lambda tx: self._note(tx, file, now))
             return
         with self._ctx.db.read() as tx:
@@ -270,6 +281,8 @@ class _Pull:
         if self._again:
             self._ctx.commit(lambda tx: keep(tx, self._body.held, {"fetched": self._done}))
         known = file.found(fetched.identity.size_bytes, fetched.sha256)
+        if known != file:
+            self._ctx.commit(lambda tx: self._note(tx, file, known))
         with suppress(DatabaseError):  # then it is read once more
             remember_fetched(
                 known.to_check,

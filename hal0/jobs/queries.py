@@ -12,7 +12,7 @@ from sqlalchemy import Connection, literal_column, select
 
 from hal0.errors import JobNotFound
 from hal0.jobs.ledger.rows import JOB_COLUMNS, Chain, Job, chain_by_id, jobs_of_chain, read_job
-from hal0.jobs.waiting import Waits
+from hal0.jobs.waiting import NEXT_TRY, Waits
 from hal0.slots.overview import ids_ever_named
 from hal0.states import FINISHED, JobKind, JobState
 from hal0.tables import chains, engines, job_attempts, job_progress, jobs, models, owners, slots
@@ -179,10 +179,18 @@ def details(tx: Connection, listed: Sequence[Job]) -> list[JobDetail]:
             named[job.id].caused_by,
             progress.get(job.id),
             tuple(attempts.get(job.id, ())),
-            None if waits is None else waits.reason(job),
+            None if waits is None else _why(waits.reason(job), attempts.get(job.id, ())),
         )
         for job in listed
     ]
+
+
+def _why(reason: str | None, attempts: Sequence[Attempt]) -> str | None:
+    """Say of a next try what ended the last one."""
+    last = attempts[-1].error if attempts else None
+    if reason != NEXT_TRY or last is None:
+        return reason
+    return f"{reason}, after {last.get('code')}: {last.get('detail')}"
 
 
 def _names(tx: Connection, ids: Sequence[int]) -> dict[int, Any]:

@@ -1,7 +1,7 @@
 """Why a queued job does not run yet, told from the same rows that the claim looks at."""
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Final, Self
 
 from sqlalchemy import Connection, select, union_all
 
@@ -10,6 +10,8 @@ from hal0.jobs.ledger.lane import Lane, lanes
 from hal0.jobs.ledger.rows import IS_QUEUED, IS_RUNNING, Job
 from hal0.states import JobKind, JobState, Outcome
 from hal0.tables import engines, jobs, slots
+
+NEXT_TRY: Final = "its next try"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ class Waits:
         return None
 
     def _later(self, job: Job) -> str | None:
-        if job.fetches and job.run_after_ms is None:
+        if job.fetches and job.outcome is Outcome.DEFERRED and job.run_after_ms is None:
             return "another download of its worker to end"
         if job.run_after_ms is None or job.run_after_boot != boot_id():
             return None
@@ -122,7 +124,7 @@ class Waits:
             return "running requests of this slot to end"
         if job.outcome is Outcome.DEFERRED and job.kind is not JobKind.PULL:
             return f"engine {self.engine_names[job.engine_id]}"
-        return "its next try"
+        return NEXT_TRY
 
     def _running(self, *kinds: JobKind) -> list[InLine]:
         heads = (line[0] for line in self.lines.values())

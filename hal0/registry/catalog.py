@@ -12,6 +12,7 @@ from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.errors import ModelExists, ModelInUse, ModelNotFound
 from hal0.registry.preload import FileIdentity, ModelFile, Verdict
+from hal0.registry.sources import Source
 from hal0.tables import file_verdicts, model_files, models, slots
 
 
@@ -183,6 +184,21 @@ def note_file(tx: Connection, model_id: int, before: RegisteredFile, now: Regist
             noted=",".join(sorted(now.noted)) or None,
         )
     )
+
+
+def source_of_another(tx: Connection, model_id: int, file: RegisteredFile) -> str | None:
+    """Return the source of another model's file that had, or has, this place; None = no other's."""
+    other = model_files.c.source.is_distinct_from(file.source)
+    rows = tx.execute(
+        select(model_files.c.source)
+        .where(model_files.c.path == str(file.path), model_files.c.model_id != model_id, other)
+        .order_by(model_files.c.model_id.desc())
+        .limit(1)
+    )
+    row = rows.one_or_none()
+    if row is None:
+        return None
+    return "none" if row.source is None else Source.parse(row.source).shown
 
 
 def delete_model(tx: Connection, model: Model) -> None:

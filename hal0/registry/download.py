@@ -176,6 +176,7 @@ class _Download:
         if total is None or int(found[2]) != total - 1 or self._total not in {None, total}:
             return False
         self._total = total
+        ensure_room({self._wanted.target: total}, self._watcher.reserve_bytes)
         return True
 
     async def _take_whole(self, response: httpx.Response) -> None:
@@ -264,6 +265,7 @@ def _settled_date(response: httpx.Response) -> str | None:
 
 def _instant(text: str) -> datetime | None:
     try:
-        return parsedate_to_datetime(text) if text.endswith(" GMT") and text.isascii() else None
-    except ValueError:
+        found = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
         return None
+    return found if found.tzinfo is not None and text.isascii() and len(text) < 50 else None

@@ -188,6 +188,7 @@ class Part:
             raise self._mismatch(str(expected_sha256), found)
         points.reach("pull.whole")
         self._watcher.on_name(found, self.size)
+        points.reach("pull.noted")
         self._rename(self.target)
         points.reach("pull.fetched")
         return Fetched(FileIdentity.from_stat(os.fstat(self._fd)), found)
@@ -309,12 +310,11 @@ def _locked(path: Path, watcher: Watcher) -> int:
     until_ms = monotonic_ms() + int(watcher.wait_s * 1000)
     while True:
         fd = os.open(path, _FLAGS, 0o644)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_same(fd, path) and stat.S_ISREG(os.fstat(fd).st_mode):
-                return fd
-        except BlockingIOError:
-            pass
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise PullError(f"{path} is no regular file; remove it", evidence={"path": str(path)})
+        if _is_locked(fd, path):
+            return fd
         os.close(fd)
         if watcher.should_stop():
             raise Interrupted
@@ -325,6 +325,18 @@ def _locked(path: Path, watcher: Watcher) -> int:
                 evidence={"path": str(path), "waited_s": watcher.wait_s},
             )
         time.sleep(LOCK_POLL_S)
+
+
+def _is_locked(fd: int, path: Path) -> bool:
+    """Lock an open part if that can be done now; raises OSError and closes it if it never can."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return _is_same(fd, path)
+    except BlockingIOError:
+        return False
+    except OSError:
+        os.close(fd)
+        raise
 
 
 def _is_same(fd: int, path: Path) -> bool:
@@ -360,11 +372,11 @@ def ensure_room(sizes: Mapping[Path, int], reserve_bytes: int, *, at: Path | Non
     available = status.f_bavail * status.f_frsize + reused
     needed = sum(sizes.values())
     if needed + reserve_bytes > available:
-        names = ", ".join(path.name for path in paths)
+        names = ", ".join(path.name for path in sizes)
+        what = f"{needed} are needed for {names}, and " if sizes else ""
         raise DiskFull(
-            f"{folder} has {available} bytes free, {needed} more are needed for {names}, and "
-            f"{reserve_bytes} must stay free (HAL0_DISK_RESERVE_BYTES); make room, a NAME.bad is "
-            "of no use any more, then retry",
+            f"{folder} has {available} bytes free, {what}{reserve_bytes} must stay free "
+            "(HAL0_DISK_RESERVE_BYTES); make room, a NAME.bad is of no use any more, then retry",
             evidence={
                 "path": str(folder),
                 "needed_bytes": needed,

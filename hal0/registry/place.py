@@ -182,8 +182,11 @@ def _link(origin: Path, target: Path, watcher: Watcher) -> OSError | None:
         if exc.errno in NO_LINK:
             return exc
         raise
-    watcher.on_name(None, origin.stat().st_size)
-    spare.replace(target)
+    try:
+        watcher.on_name(None, origin.stat().st_size)
+        spare.replace(target)
+    finally:
+        spare.unlink(missing_ok=True)  # of two links of one file, `replace` leaves both
     points.reach("pull.linked")
     sync_folder(target.parent)
     return None

@@ -257,7 +257,8 @@ class _Check:
             raise about(
                 SizeMismatch,
                 self.file,
-                f"it has {found} bytes, registered are {expected}",
+                f"it has {found} bytes, registered are {expected}; put the registered file there, "
+                "or have it fetched with `hal0 slot pull SLOT --again`",
                 {"expected": expected, "found": found},
             )
 
@@ -306,7 +307,8 @@ class _Check:
         error = None
         if found != self.expected:
             error = ChecksumMismatch(
-                f"its sha256 is {found}, registered is {self.expected}; fetch the file again",
+                f"its sha256 is {found}, registered is {self.expected}; put the registered file "
+                "there, or have it fetched with `hal0 slot pull SLOT --again`",
                 evidence={"expected": self.expected, "found": found},
             )
         self._remember(found, error)

@@ -35,6 +35,8 @@ T = TypeVar("T")
 MAX_REDIRECTS: Final = 10
 LOOK_EVERY_S: Final = 0.2
 MAX_RETRY_AFTER_S: Final = 600.0
+MAX_TOLD: Final = 400
+"""So many characters of what may come from a server end up in rows."""
 GONE: Final = frozenset({404, 410})
 REFUSED: Final = frozenset({401, 402, 403, 407, 451})
 BUSY: Final = frozenset({408, 425, 429})
@@ -57,6 +59,7 @@ class Asked:
 
     def bad(self, how: str, **evidence: Any) -> PullError:
         """Build the error for an answer that is no download of this file."""
+        how = how[:MAX_TOLD]
         return SourceBadAnswer(
             f"{self.source} cannot be downloaded: {how}",
             evidence={"source": self.source, "reason": how, **evidence},
@@ -64,6 +67,7 @@ class Asked:
 
     def broke_off(self, how: str, **evidence: Any) -> SourceUnreachable:
         """Build the error for a connection that could not be had, or kept."""
+        how = how[:MAX_TOLD]
         return SourceUnreachable(
             f"{self.source} cannot be reached, or broke off: {how}",
             evidence={"source": self.source, "reason": how, **evidence},
@@ -71,7 +75,10 @@ class Asked:
 
 
 class _Impatient(ThreadPoolExecutor):
-    """Where names are resolved; a name server that does not answer holds up no one's end."""
+    """Where names are resolved: one that is not answered holds up no download's end.
+
+    The end of the process waits for it, as long as the resolver's own limit.
+    """
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         super().shutdown(wait=False, cancel_futures=True)

@@ -149,7 +149,7 @@ def test_killed_while_a_file_is_linked_the_load_still_comes_about(
     house.check_audit()
 
 
-DOWNLOADS = ["pull.fetching", "pull.whole", "pull.fetched"]
+DOWNLOADS = ["pull.fetching", "pull.whole", "pull.noted", "pull.fetched"]
 
 
 @pytest.mark.parametrize("point", ["pull.pinned", *DOWNLOADS])
@@ -206,6 +206,36 @@ def test_killed_while_a_web_server_is_read_what_was_hashed_is_known_all_the_same
     assert file["sha256"] == hashlib.sha256(content).hexdigest()
     assert {path.name for path in house.models.iterdir()} == {"tiny.gguf"}
     assert house.path_of() == ["offline", "pulling", "starting", "warming", "ready"]
+    assert loads_sent(lemond) == 1
+    house.check_audit()
+
+
+@pytest.mark.parametrize("point", ["pull.whole", "pull.noted", "pull.fetched"])
+def test_killed_while_a_file_is_replaced_what_is_known_of_it_is_true_of_what_lies_there(
+    house: House, lemond: Lemond, point: str
+) -> None:
+    """The old file stays loadable until the new one has its name."""
+    old, new = tiny_gguf_bytes(), tiny_gguf_bytes(seed=4) + bytes(64)
+    with Source() as source:
+        source.put("tiny.gguf", old)
+        house.start_api()
+        body = {"name": "tiny", "source": source.url("tiny.gguf")}
+        house.post("/api/v1/models", body, status=201)
+        house.add_slot()
+        first = house.start_worker()
+        house.post("/api/v1/slots/chat/pull")
+        house.wait_settled()
+        house.stop(first)
+        source.put("tiny.gguf", new)
+        armed = house.start_worker(f"{point}:kill")
+        asked = house.post("/api/v1/slots/chat/pull", {"again": True})
+        assert dies(armed)
+        house.post(f"/api/v1/jobs/{asked['jobs'][0]}/cancel")
+        lies = (house.models / "tiny.gguf").read_bytes()
+        assert lies == (new if point == "pull.fetched" else old)
+        house.start_worker()
+        house.load()
+        house.wait_until("ready")
     assert loads_sent(lemond) == 1
     house.check_audit()
 

@@ -352,7 +352,7 @@ def test_downloads_that_last_for_hours_hold_up_no_load(
         house.post("/api/v1/models", body, status=201)
         house.add_slot(name, name)
     first = house.load("a")["jobs"][0]
-    house.wait_for(lambda: (house.models / "a.gguf.part").exists())
+    house.wait_for((house.models / "a.gguf.part").exists)
     second = house.load("b")["jobs"][0]
     house.wait_for(
         lambda: (

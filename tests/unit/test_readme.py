@@ -25,8 +25,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 
 GLOSSARY = """
-slot; state, transition, cause; model, file; chain; job; attempt; claim, fence; owner; bell; lane
-engine; preload validation; generation; lease; demote, idle unload; reconcile; incident
+slot; state, transition, cause; model, file; chain; job; attempt; claim, fence; owner; bell
+source, part; lane; engine; preload validation; generation; lease; demote, idle unload; reconcile; incident
 """
 NOT_SET = "\N{EN DASH}"
 

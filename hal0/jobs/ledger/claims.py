@@ -77,8 +77,7 @@ def claim(
     """Take the next runnable job for this owner; None = there is none.
 
     `heavy` False leaves pulls and validations to others, `fetches` False pulls that have bytes to
-    fetch. Belongs into a soft transaction: a power
-    cut that forgets a claim only puts the job back.
+    fetch. Belongs into a soft transaction: a power cut that forgets a claim only puts the job back.
     """
     now = jobs.c.started_at.type.process_bind_param(utc_now(), tx.dialect)  # type: ignore[attr-defined]
     row = tx.execute(_CLAIM, {**_now(heavy, fetches), "owner": owner_id, "now": now}).one_or_none()
@@ -237,7 +236,7 @@ def put_back(
 def try_again(tx: Connection, held: Claim, error: Hal0Error, after_s: float, faults: int) -> None:
     """Put a pull back after a network fault, which its attempt keeps; nothing else is tried again.
 
-    `faults` counts those in a row without a byte gained. Raises ClaimLost.
+    `faults` counts those in a row that came no further. Raises ClaimLost.
     """
     assert held.job.kind is JobKind.PULL
     put_back(tx, held, Outcome.DEFERRED, after_s=after_s, error=error)

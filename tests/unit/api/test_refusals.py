@@ -64,7 +64,7 @@ BODIES: list[tuple[str, Any, str]] = [
     (
         "models",
         {"name": "m", "source": "/a", "sha256": "ab"},
-        "sha256: takes what fits ^[0-9A-Fa-f]{64}$, not 'ab'",
+        "sha256: takes 64 hex digits",
     ),
     ("models", {"name": "m"}, "give either files or source"),
     (

@@ -16,14 +16,20 @@ from hal0.db import Database
 from hal0.jobs.ledger import claims, intake, orders
 from hal0.jobs.ledger.intake import Accepted, Wish
 from hal0.jobs.queries import Progress, job_detail
-from hal0.registry.catalog import Model, RegisteredFile, model_named, register
+from hal0.registry.catalog import (
+    Model,
+    RegisteredFile,
+    delete_model,
+    model_named,
+    register,
+)
 from hal0.settings import Settings
 from hal0.states import JobKind, Outcome
 from hal0.tables import job_attempts, jobs
 from tests.fakes.lemond import Lemond
 from tests.fakes.source import Manner, Source
 from tests.fakes.source.hub import Hub
-from tests.ledger import history, job, outcomes
+from tests.ledger import eventually, history, job, outcomes
 from tests.rows import OPERATOR, ask_load, make_model, make_slot, slot_now
 from tests.tiny_gguf import tiny_gguf_bytes, write_tiny_gguf, write_tiny_shards
 from tests.unit.jobs.conftest import MakeWorker
@@ -108,34 +114,46 @@ def test_a_model_of_the_network_is_fetched_once_hashed_once_and_known_again(
     assert [path.name for path in settings.models.iterdir()] == ["tiny.gguf"]
 
 
-def test_what_is_there_already_is_not_asked_for(
-    db: Database, lemond: Lemond, worker: Worker, source: Source, settings: Settings
+@pytest.mark.parametrize("manner", [Manner(), Manner(status=503)], ids=str)
+def test_a_file_that_a_deleted_model_left_is_not_taken_for_the_sources(
+    db: Database,
+    lemond: Lemond,
+    worker: Worker,
+    source: Source,
+    settings: Settings,
+    manner: Manner,
 ) -> None:
-    """A2."""
-    add(db, source.url(NAME), size_bytes=len(tiny_gguf_bytes()))
-    settings.models.joinpath("tiny.gguf").write_bytes(tiny_gguf_bytes())
-    accepted = ask_load(db)
-    worker.work()
-    assert outcomes(db, accepted.job_ids)[0] == "skipped"
-    assert source.requests == []
-    assert "offline>pulling fetch_started" not in history(db)
-
-
-def test_a_file_that_another_model_left_under_this_name_is_not_taken_for_the_sources(
-    db: Database, lemond: Lemond, worker: Worker, source: Source, settings: Settings
-) -> None:
-    """Nothing is registered of it, so its length is compared with the source's."""
-    add(db, source.url(NAME))
+    """Also when it is as long, and when the source cannot be asked."""
+    source.put("other.gguf", tiny_gguf_bytes(seed=3))
+    old = make_model(db, "tiny", source=source.url("other.gguf"))
+    with db.write() as tx:
+        delete_model(tx, old)
     place = settings.models / "tiny.gguf"
-    place.write_bytes(b"what a deleted model had")
+    place.write_bytes(tiny_gguf_bytes(seed=3))
+    source.script(NAME, manner)
+    add(db, source.url(NAME))
     accepted = ask_load(db)
     worker.work()
     assert attempts(db, accepted.job_ids[0]) == [("failed", "pull.file_in_the_way")]
-    assert place.read_bytes() == b"what a deleted model had"
+    assert place.read_bytes() == tiny_gguf_bytes(seed=3)
     assert loads(lemond) == []
+    assert source.requests == []
+    source.script(NAME)
     ask_pull(db, again=True)
     worker.work()
     assert place.read_bytes() == tiny_gguf_bytes()
+
+
+def test_a_file_that_an_operator_put_there_is_taken_for_the_models(
+    db: Database, lemond: Lemond, worker: Worker, source: Source, settings: Settings
+) -> None:
+    """A2: no other model ever had the name, and the source is not asked."""
+    add(db, source.url(NAME))
+    settings.models.joinpath("tiny.gguf").write_bytes(tiny_gguf_bytes())
+    accepted = ask_load(db)
+    worker.work()
+    assert outcomes(db, accepted.job_ids) == ["skipped", "done", "skipped", "done"]
+    assert source.requests == []
 
 
 def test_what_a_pull_noted_is_no_demand_on_a_new_download(
@@ -178,8 +196,7 @@ def test_a_pull_whose_claim_is_lost_gives_no_file_a_name_and_notes_nothing(
     pull = ask_pull(db).job_ids[0]
     held = worker.claim()
     with worker.running(held):
-        while not points_reached(settings):
-            time.sleep(0.01)
+        eventually(lambda: points_reached(settings))
         with db.write() as tx:
             orders.cancel(tx, pull, OPERATOR)
     assert [path.name for path in sorted(settings.models.iterdir())] == [
@@ -212,8 +229,7 @@ def test_a_second_download_waits_for_a_place_and_a_file_of_this_machine_does_not
     make_slot(db, "here", "here", engine="lemond")
     ask_pull(db)
     with worker.running(worker.claim()):
-        while not source.requests or source.requests[-1]["method"] != "GET":
-            time.sleep(0.01)
+        eventually(lambda: bool(gets(source)))
         second = ask_load(db, "second").job_ids
         worker.run(worker.claim())
         waiting = job(db, second[0])
@@ -226,7 +242,7 @@ def test_a_second_download_waits_for_a_place_and_a_file_of_this_machine_does_not
         loaded = ask_load(db, "here").job_ids
         for _ in loaded:
             with db.soft() as tx:
-                held = claims.claim(tx, worker.id, fetches=worker.ctx.has_place_for_download())
+                held = claims.claim(tx, worker.id, fetches=worker.ctx.has_place())
             assert held is not None
             worker.run(held)
         assert slot_now(db, "here").state == "ready"
@@ -266,24 +282,6 @@ def test_a_source_that_answers_no_question_about_its_size_is_fetched_all_the_sam
     assert attempts(db, pull) == [("done", None)]
 
 
-@pytest.mark.parametrize("manner", [Manner(status=404), Manner(status=503)], ids=str)
-def test_what_is_there_is_good_enough_when_its_source_cannot_be_asked(
-    db: Database,
-    lemond: Lemond,
-    worker: Worker,
-    source: Source,
-    settings: Settings,
-    manner: Manner,
-) -> None:
-    source.script(NAME, manner)
-    add(db, source.url(NAME))
-    settings.models.joinpath("tiny.gguf").write_bytes(tiny_gguf_bytes())
-    accepted = ask_load(db)
-    worker.work()
-    assert outcomes(db, accepted.job_ids)[0] == "skipped"
-    assert history(db)[-1] == "warming>ready loaded"
-
-
 def test_a_fault_of_the_network_is_tried_again_behind_what_is_there(
     db: Database, lemond: Lemond, worker: Worker, source: Source
 ) -> None:
@@ -321,7 +319,8 @@ def test_the_pause_grows_with_each_fault_and_is_never_shorter_than_the_source_as
     assert [round(pause / 4) * 4 for pause in pauses[:2]] == [4, 8]
     assert pauses[2] > 76
     with db.read() as tx:
-        assert job_detail(tx, pull).waiting_for == "its next try"
+        waiting = str(job_detail(tx, pull).waiting_for)
+    assert waiting.startswith("its next try, after pull.source_unreachable: http")
 
 
 def test_what_faults_again_and_again_fails_keeps_its_part_and_goes_on_when_retried(
@@ -477,8 +476,7 @@ def test_a_running_pull_that_is_cancelled_stops_within_a_second_and_keeps_its_pa
     pull = ask_pull(db).job_ids[0]
     held = worker.claim()
     with worker.running(held) as thread:
-        while not part(settings).exists() or part(settings).stat().st_size < 1000:
-            time.sleep(0.01)
+        eventually(lambda: part(settings).exists() and part(settings).stat().st_size >= 1000)
         with db.write() as tx:
             orders.cancel(tx, pull, OPERATOR)
         assert slot_now(db).state == "offline"
@@ -486,7 +484,7 @@ def test_a_running_pull_that_is_cancelled_stops_within_a_second_and_keeps_its_pa
         body.lost.set()  # what the supervisor sees within half a second
         begun = time.monotonic()
         thread.join(5)
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 1
     assert part(settings).stat().st_size == 1000
     assert attempts(db, pull) == [("cancelled", None)]
 
@@ -499,8 +497,7 @@ def test_a_worker_that_is_told_to_stop_puts_its_pull_back_and_the_next_one_goes_
     add(db, source.url(NAME))
     pull = ask_pull(db).job_ids[0]
     with first.running(first.claim()):
-        while not part(settings).exists() or part(settings).stat().st_size < 1000:
-            time.sleep(0.01)
+        eventually(lambda: part(settings).exists() and part(settings).stat().st_size >= 1000)
         first.ctx.stopping.set()
     second.work()
     assert attempts(db, pull) == [("interrupted", None), ("done", None)]

@@ -33,6 +33,7 @@ from hal0.registry.download import Download, download, size_at_source
 from hal0.registry.part import Fetched, Watcher, note_of, open_part, part_of
 from hal0.registry.web import is_public
 from tests.fakes.source import Manner, Source
+from tests.ledger import eventually
 from tests.tiny_gguf import tiny_gguf_bytes
 
 NAME = "dir/model.gguf"
@@ -454,8 +455,7 @@ def test_a_second_writer_waits_for_the_part_and_trusts_nothing_that_the_first_le
     other = Download(source.url("other.gguf"), source.url("other.gguf"), wanted.target)
     thread = threading.Thread(target=lambda: fetch(other))
     thread.start()
-    while not part_of(wanted.target).exists():
-        time.sleep(0.01)
+    eventually(lambda: part_of(wanted.target).exists())
     threading.Timer(0.3, go_on.set).start()
     fetch(wanted)
     thread.join(10)
@@ -521,6 +521,62 @@ def test_a_date_that_is_not_settled_is_no_validator(
     break_off(source, wanted)
     fetch(wanted)
     assert gets(source) == [(200, None), (200, None)]
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+        "Mon, 01 Jan 2024 00:00:00 -0000",
+        "Mon, 01 Jan 2024 00:00:00",
+        "yesterday",
+        "",
+    ],
+)
+def test_a_date_that_is_none_is_no_validator(
+    source: Source, content: bytes, wanted: Download, date: str
+) -> None:
+    odd = {"ETag": None, "Last-Modified": date}
+    source.script(NAME, Manner(headers=odd, drop_after=HALF, times=1), Manner(headers=odd))
+    with pytest.raises(SourceFault):
+        fetch(wanted)
+    fetch(wanted)
+    assert gets(source) == [(200, None), (200, None)]
+
+
+def test_what_a_server_says_is_cut_before_it_comes_into_a_row(
+    source: Source, wanted: Download
+) -> None:
+    source.script(NAME, Manner(headers={"Content-Encoding": "x" * 60_000}))
+    with pytest.raises(SourceBadAnswer) as caught:
+        fetch(wanted)
+    assert len(str(caught.value.as_row())) < 2000
+
+
+def test_a_file_is_on_the_disk_before_its_name_and_its_name_before_it_counts(
+    source: Source, wanted: Download, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves a whole file under the name, or none."""
+    done: list[str] = []
+    fsync, rename = os.fsync, os.replace
+
+    def note_fsync(fd: int) -> None:
+        done.append(f"fsync {Path(f'/proc/self/fd/{fd}').resolve().name}")
+        fsync(fd)
+
+    def note_rename(old: Any, new: Any) -> None:
+        done.append(f"rename {Path(old).name} {Path(new).name}")
+        rename(old, new)
+
+    monkeypatch.setattr(os, "fsync", note_fsync)
+    monkeypatch.setattr(os, "replace", note_rename)
+    fetch(wanted, on_name=lambda *_: done.append("commit"))
+    assert done[-4:] == [
+        "fsync m.gguf.part",
+        "commit",
+        "rename m.gguf.part m.gguf",
+        "fsync models",
+    ]
 
 
 def test_an_etag_that_cannot_be_sent_back_is_no_validator(

@@ -112,6 +112,27 @@ def _umask() -> int:
     return current
 
 
+@pytest.mark.parametrize("forbids", [False, True])
+def test_a_link_that_was_made_for_nothing_does_not_stay(
+    source: Path, target: Path, forbids: bool
+) -> None:
+    """It would keep the bytes of a file that was deleted."""
+
+    def on_name(*_: object) -> None:
+        if forbids:
+            raise PullError("not yours any more")
+
+    bring(source, target)
+    if forbids:
+        target.unlink()
+        with pytest.raises(PullError):
+            bring(source, target, on_name=on_name)
+    else:
+        assert place(source, target, Watcher(), allow_copy=False, again=True).how == "linked"
+    assert names_in(target.parent) == (set() if forbids else {"model.gguf"})
+    assert source.stat().st_nlink == (1 if forbids else 2)
+
+
 def test_a_symlink_stands_for_the_file_behind_it(source: Path, target: Path) -> None:
     link = source.with_name("link.gguf")
     link.symlink_to(source)

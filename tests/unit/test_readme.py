@@ -26,7 +26,8 @@ ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 
 GLOSSARY = """
 slot; state, transition, cause; model, file; chain; job; attempt; claim, fence; owner; bell
-source, part; lane; engine; preload validation; generation; lease; demote, idle unload; reconcile; incident
+source, part; lane; engine; preload validation; generation; lease
+demote, idle unload; reconcile; incident
 """
 NOT_SET = "\N{EN DASH}"
 

@@ -119,6 +119,8 @@ class _Pull:
         self._model = model
         self._again = body.held.chain.goal is JobKind.PULL and body.held.chain.force
         self._done: list[str] = list((body.held.job.result or {}).get("fetched", ()))
+        self._rows: dict[Path, RegisteredFile] = {}
+        """What this attempt wrote last of a file."""
         self.has_gained = False
 
     # -- what is to come ------------------------------------------------------------------------
@@ -244,6 +246,7 @@ class _Pull:
         now = file.told if is_replaced else file.found(size_bytes, sha256 or "")
         if sha256 is not None and now != file:
             self._ctx.commit(lambda tx: self._note(tx, file, now))
+            self._rows[file.path] = now
             return
         with self._ctx.db.read() as tx:
             check(tx, self._body.held)
@@ -281,7 +284,7 @@ class _Pull:
         if self._again:
             self._ctx.commit(lambda tx: keep(tx, self._body.held, {"fetched": self._done}))
         known = file.found(fetched.identity.size_bytes, fetched.sha256)
-        if known != file:
+        if known != self._rows.get(file.path, file):
             self._ctx.commit(lambda tx: self._note(tx, file, known))
         with suppress(DatabaseError):  # then it is read once more
             remember_fetched(

@@ -173,6 +173,19 @@ def test_what_a_pull_noted_is_no_demand_on_a_new_download(
     assert (main.size_bytes, main.sha256) == (len(newer), hashlib.sha256(newer).hexdigest())
 
 
+def test_the_same_content_again_is_known_as_well_as_before(
+    db: Database, lemond: Lemond, worker: Worker, source: Source
+) -> None:
+    add(db, source.url(NAME))
+    ask_pull(db)
+    worker.work()
+    before = model_now(db).main
+    ask_pull(db, again=True)
+    worker.work()
+    assert model_now(db).main == before
+    assert before.noted == {"size", "sha256"}
+
+
 def test_what_was_registered_is_a_demand_on_every_download(
     db: Database, lemond: Lemond, worker: Worker, source: Source
 ) -> None:

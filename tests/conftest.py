@@ -13,7 +13,7 @@ from hal0.db import Database, migrate, prepare_home
 from hal0.settings import Settings
 from hal0.where import PREFIX
 
-freezegun.configure(extend_ignore_list=["_pytest", "anyio", "asyncio", "uvicorn", "huey"])
+freezegun.configure(extend_ignore_list=["anyio", "asyncio", "uvicorn", "huey"])
 
 
 @pytest.fixture

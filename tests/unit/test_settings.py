@@ -30,10 +30,19 @@ def test_a_name_in_the_environment_that_is_no_setting_is_refused_with_those_like
 
 def test_every_setting_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     values = Settings().model_dump(mode="json", exclude_none=True)
+    values |= {"engine_kind": "lemonade", "hub_endpoint": "https://hub.example"}
     for name in Settings.model_fields:
-        value = "lemonade" if name == "engine_kind" else values.get(name, "30")
-        monkeypatch.setenv(f"HAL0_{name.upper()}", str(value))
+        monkeypatch.setenv(f"HAL0_{name.upper()}", str(values.get(name, "30")))
     assert Settings.load().load_timeout_s == 120
+
+
+@pytest.mark.parametrize("value", ["30", "ftp://h", "https://", "https://u:p@h", "https://h/?q"])
+def test_a_hub_that_is_no_web_server_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, value: str
+) -> None:
+    monkeypatch.setenv("HAL0_HUB_ENDPOINT", value)
+    with pytest.raises(SettingsError, match="HAL0_HUB_ENDPOINT"):
+        Settings.load()
 
 
 def test_names_of_other_programs_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

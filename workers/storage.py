@@ -84,12 +84,11 @@ class LedgerStorage(MemoryStorage):
                 if held is None:
                     return None
                 heavy_running = self._heavy_running + (held.job.kind in HEAVY)
-                if held.job.fetches:  # before another thread claims for the same place
-                    ctx.take_place(held.job.id)
-                    may_fetch = ctx.has_place()
                 has_room = self._has_room(ctx, heavy_running)
                 is_more = is_work_waiting(tx, heavy=has_room, fetches=may_fetch)
             self._heavy_running = heavy_running
+            if held.job.fetches:  # before another thread claims for it, and not before the commit
+                ctx.take_place(held.job.id)
         if is_more:
             ctx.bell.ring_self()
         return held

@@ -24,7 +24,6 @@ WORDS: Final[Mapping[str, str]] = {
     "missing": "must be given",
     "string_type": "takes a text, not {given}",
     "string_too_long": "takes {max_length} characters at most",
-    "string_pattern_mismatch": "takes what fits {pattern}, not {given}",
     "bool_type": "takes true or false, not {given}",
     "bool_parsing": "takes true or false, not {given}",
     "int_type": "takes a whole number, not {given}",

@@ -378,7 +378,7 @@ def test_a_source_that_must_begin_anew_and_never_comes_further_is_given_up(
     assert [outcome for outcome, _ in attempts(db, pull)] == ["deferred", "deferred", "failed"]
 
 
-def test_a_fault_with_a_byte_gained_does_not_count_against_the_source(
+def test_a_fault_of_a_try_that_came_further_does_not_count_against_the_source(
     db: Database, worker: Worker, lemond: Lemond, source: Source
 ) -> None:
     source.script(NAME, Manner(drop_after=len(tiny_gguf_bytes()) // 6, method="GET"))

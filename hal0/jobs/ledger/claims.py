@@ -174,19 +174,24 @@ def fail(tx: Connection, held: Claim, error: Hal0Error, cause: Cause = Cause.JOB
     that was sent is kept so that no machine sends it again. Raises ClaimLost.
     """
     row = {**error.as_row(), "job_id": held.job.id}
-    values = {"state": JobState.FAILED, "ended_at": utc_now(), "error": row}
-    _end(tx, held, Outcome.FAILED, values, row)
-    cancel_queued(tx, held.job.chain_id, Outcome.CANCELLED, row)
-    if held.job.kind is JobKind.LOAD and _was_sent(tx, held.job):
-        remember_failed_key(tx, held)
-    slot = slot_by_id(tx, held.job.slot_id)
-    if slot.is_transient:
-        slot = move(tx, slot, SlotState.ERROR, cause, held.act, {"code": error.code})
+    slot = check(tx, held)
+    if slot.is_transient:  # before the attempt ends: what it changed lies within its time
+        move(tx, slot, SlotState.ERROR, cause, held.act, {"code": error.code})
         tx.execute(
             update(slots)
             .where(slots.c.id == slot.id)
             .values(error=row, model_id=None, held_options=None)
         )
+    _end(
+        tx,
+        held,
+        Outcome.FAILED,
+        {"state": JobState.FAILED, "ended_at": utc_now(), "error": row},
+        row,
+    )
+    cancel_queued(tx, held.job.chain_id, Outcome.CANCELLED, row)
+    if held.job.kind is JobKind.LOAD and _was_sent(tx, held.job):
+        remember_failed_key(tx, held)
     return slot_by_id(tx, slot.id)
 
 

@@ -13,6 +13,7 @@ together by (pid, call):
 import itertools
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,16 +56,19 @@ class CallLog:
                 status = message["status"]
             await send(message)
 
-        self._write(self._fd, {"phase": "begin", **call, "body": body})
+        self.note({"phase": "begin", **call, "body": body})
         try:
             await self._app(scope, receive, watch)
         finally:
-            self._write(self._fd, {"phase": "end", **call, "status": status})
+            self.note({"phase": "end", **call, "status": status})
 
-    def _write(self, fd: int, fields: dict[str, Any]) -> None:
+    def note(self, fields: Mapping[str, Any]) -> None:
+        """Append one line: when, which process, and these fields."""
+        if self._fd is None:
+            return
         at = utc_now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = {"at": at, "mono_ms": monotonic_ms(), "pid": os.getpid(), **fields}
-        os.write(fd, json.dumps(line).encode() + b"\n")
+        os.write(self._fd, json.dumps(line).encode() + b"\n")
 
 
 async def _read(receive: Receive) -> list[Message]:

@@ -65,7 +65,7 @@ class House:
             **QUICK,
             **env,
         }
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.client = httpx.Client(base_url=self.url, timeout=30)
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -82,6 +82,11 @@ class House:
             if process.poll() is None:
                 process.kill()
             process.wait()
+
+    @property
+    def url(self) -> str:
+        """Where the API is."""
+        return f"http://127.0.0.1:{self.port}"
 
     # -- processes ----------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -13,6 +14,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from hal0.embedded.call_log import CallLog
+from hal0.registry.files import FileIdentity
 from tests.fakes.lemond.app import make_app
 from tests.fakes.lemond.router import Router
 from tests.fakes.lemond.script import Script
@@ -31,7 +33,9 @@ def main() -> int:
     listener = socket.create_server(("127.0.0.1", given.port))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-    router = Router(given.models, Script(**script))
+    router = Router(
+        given.models, Script(**script), lambda name, path: log_opened(logged, name, path)
+    )
     app = make_app(router, os.environ.get("LEMONADE_API_KEY"), lambda: url)
     logged = CallLog(app, given.call_log)
 
@@ -50,6 +54,17 @@ def main() -> int:
     sys.stdout.flush()
     asyncio.run(uvicorn.Server(config).serve(sockets=[listener]))
     return 0
+
+
+def log_opened(log: CallLog, name: str, path: Path) -> None:
+    """Note which bytes a backend opens: `{"phase": "opened", "model", "path", "sha256", …}`."""
+    with path.open("rb") as file:
+        identity = FileIdentity.from_stat(os.fstat(file.fileno())).as_json()
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    log.note(
+        {"phase": "opened", "model": name, "path": str(path), "sha256": sha256}
+        | {"identity": identity}
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ health up meanwhile; last use is stamped at the start of a request.
 import asyncio
 import itertools
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -51,9 +51,12 @@ class Backend:
 class Router:
     """What is loaded, and the one load that runs."""
 
-    def __init__(self, models: Path, script: Script) -> None:
+    def __init__(
+        self, models: Path, script: Script, opened: Callable[[str, Path], None] | None = None
+    ) -> None:
         self.models = models
         self.script = script
+        self._opened = opened
         self.loaded: dict[str, Backend] = {}
         self.loading: str | None = None
         self.waiting = 0
@@ -128,6 +131,8 @@ class Router:
         _check_options(body)
         if self._behaviour(name).load == "die":
             os._exit(9)
+        if self._opened is not None and name in self.files():
+            self._opened(name, self.files()[name])
         await asyncio.sleep(self._behaviour(name).load_delay_s)
         try:
             async with asyncio.timeout(self.script.global_timeout_s):

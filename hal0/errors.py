@@ -3,16 +3,17 @@
     Hal0Error
       SettingsError
       RequestError       a caller asked for something that cannot be done
-        InvalidRequest, NotJson, TooLarge, Forbidden, BadHost, BadOrigin, RouteNotFound,
+        InvalidRequest, NotHttp, HeadTooLarge, NotJson, NotJsonType, TooLarge, TooSlow,
+        Unauthorized, TooManyFailures, Forbidden, BadHost, BadOrigin, RouteNotFound,
         MethodNotAllowed, KeyReused
-        NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound
+        NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound, TokenNotFound
         Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel,
-                         ModelTaken, ModelExists, ModelInUse, EngineExists, JobSuperseded,
-                         JobNotFailed, JobFinished, JobAlreadySent, IllegalTransition, ClaimLost,
-                         LaneTaken
-      PullError          SourceNotFound, SourceRefused, SourceBadAnswer, SourceChanged,
-                         FetchedMismatch, FileInTheWay, CopyNotAllowed, DiskFull,
-                         HubNotInstalled
+                         ModelTaken, ModelExists, ModelInUse, EngineExists, TokenExists,
+                         JobSuperseded, JobNotFailed, JobFinished, JobAlreadySent,
+                         IllegalTransition, ClaimLost, LaneTaken
+      PullError          SourceNotFound, SourceIsALink, HostNotAllowed, SourceRefused,
+                         SourceBadAnswer, SourceChanged, FetchedMismatch, FileInTheWay,
+                         CopyNotAllowed, DiskFull, HubNotInstalled
         SourceFault      SourceUnreachable, SourceStalled, PartHeld: a machine tries these again
       PreloadError       FileNotFound, FileUnreadable, SizeMismatch, NotAGguf, Truncated,
                          ChecksumMismatch, EngineFileDiffers, FileChanged, LoadTimeout
@@ -79,11 +80,52 @@ class NotJson(RequestError):
     code = "request.not_json"
 
 
+class NotJsonType(RequestError):
+    """The body is sent as something else than JSON in UTF-8, or compressed."""
+
+    code = "request.media_type"
+    status = 415
+
+
 class TooLarge(RequestError):
     """The body is larger than any request of hal0 needs to be."""
 
     code = "request.too_large"
     status = 413
+
+
+class TooSlow(RequestError):
+    """The request did not arrive within HAL0_REQUEST_TIMEOUT_S."""
+
+    code = "request.too_slow"
+    status = 408
+
+
+class NotHttp(RequestError):
+    """What arrived is no HTTP request."""
+
+    code = "request.not_http"
+
+
+class HeadTooLarge(RequestError):
+    """The request line and headers are larger than any request of hal0 needs to be."""
+
+    code = "request.head_too_large"
+    status = 431
+
+
+class Unauthorized(RequestError):
+    """The request has no token that is valid."""
+
+    code = "auth.unauthorized"
+    status = 401
+
+
+class TooManyFailures(RequestError):
+    """Too many tokens from this address were not valid; one that is valid still passes."""
+
+    code = "auth.too_many_failures"
+    status = 429
 
 
 class Forbidden(RequestError):
@@ -157,6 +199,12 @@ class JobNotFound(NotFound):
     code = "job.not_found"
 
 
+class TokenNotFound(NotFound):
+    """There is no token of this name."""
+
+    code = "token.not_found"
+
+
 class Conflict(RequestError):
     """The request contradicts what is there."""
 
@@ -218,6 +266,12 @@ class EngineExists(Conflict):
     code = "engine.exists"
 
 
+class TokenExists(Conflict):
+    """A token has or had this name already."""
+
+    code = "token.exists"
+
+
 class JobSuperseded(Conflict):
     """A newer chain of the same slot is unfinished, or took this job's place."""
 
@@ -271,6 +325,20 @@ class SourceNotFound(PullError):
     """The source of a model does not exist or cannot be read."""
 
     code = "pull.source_not_found"
+
+
+class SourceIsALink(PullError):
+    """A symbolic link lies on the way to the source; a file is named by its real path."""
+
+    code = "pull.source_is_a_link"
+    status = 422
+
+
+class HostNotAllowed(PullError):
+    """The source is, or redirects to, a host that is not in HAL0_PULL_HOSTS, or that is private."""
+
+    code = "pull.host_not_allowed"
+    status = 422
 
 
 class SourceRefused(PullError):

@@ -15,15 +15,19 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
 from hal0.errors import SettingsError
+from hal0.hosts import HostList
 from hal0.where import DEFAULT_BIND, PREFIX, default_home, home
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Hosts = Annotated[tuple[str, ...] | None, NoDecode]
+"""In the environment with commas between them; see `hosts.py`."""
 
 
 class Settings(BaseSettings):
@@ -41,6 +45,9 @@ class Settings(BaseSettings):
         None, description="where the CLI finds the API; default http://$HAL0_BIND"
     )
     token_file: Path | None = Field(None, description="file with the CLI's token")
+    request_timeout_s: Seconds = Field(
+        20.0, gt=0, description="seconds in which a request's head must arrive, then its body"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="logging")
 
     engine_url: str | None = Field(
@@ -71,6 +78,14 @@ class Settings(BaseSettings):
     )
     pull_pause_s: Seconds = Field(
         1.0, description="seconds until a pull is tried again; doubles with each fault, to 60"
+    )
+    pull_hosts: Hosts = Field(
+        None, description="hosts that pulls may ask, as in huggingface.co,*.hf.co; unset = any"
+    )
+    pull_private_hosts: Hosts = Field(
+        None,
+        description="hosts, addresses and networks that pulls may ask although they are private, "
+        "as in nas.lan,10.0.0.0/8; unset = none",
     )
     disk_reserve_bytes: int = Field(
         256 * 2**20, ge=0, description="bytes that pulls leave free on the disk of the models"
@@ -107,6 +122,15 @@ class Settings(BaseSettings):
         host, _, port = value.rpartition(":")
         if not host or not port.isdigit() or not 0 <= int(port) <= 65535:
             raise ValueError(f"{value!r} is not address:port, as in 127.0.0.1:13310")
+        return value
+
+    @field_validator("pull_hosts", "pull_private_hosts", mode="before")
+    @classmethod
+    def _is_list_of_hosts(cls, value: object) -> object:
+        if isinstance(value, str):
+            value = tuple(entry.strip() for entry in value.split(",") if entry.strip())
+        if isinstance(value, tuple | list):
+            HostList.of(map(str, value))
         return value
 
     @field_validator("hub_endpoint")

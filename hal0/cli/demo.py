@@ -93,7 +93,7 @@ class Demo:
                 sha256 = digest_of(file.fileno(), on_progress=lambda done: hashing(done, size))
         body = {
             "name": name,
-            "source": str(path),
+            "source": str(path.resolve()),
             "size_bytes": size,
             "sha256": sha256,
             "allow_copy": True,

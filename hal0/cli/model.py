@@ -11,7 +11,7 @@ from hal0.cli.exits import Exit, Failure
 from hal0.cli.lines import screen
 from hal0.cli.show import clock_of, emit, facts, json_option, size_of, table
 from hal0.registry.names import name_for
-from hal0.registry.sources import Source
+from hal0.registry.sources import Source, checked_source
 from hal0.where import whereabouts
 
 
@@ -89,7 +89,7 @@ def add(sources: tuple[str, ...], as_json: bool, **given: Any) -> None:
             file["sha256"] = _digest(file)
         file |= {name: given[name] for name in told}
     body = {
-        "name": given["name"] or name_for(PurePath(Source.parse(files[0]["source"]).file_name)),
+        "name": given["name"] or name_for(PurePath(_name_of(files[0]))),
         "format": given["file_format"],
         "files": files,
         "allow_copy": copied,
@@ -98,8 +98,16 @@ def add(sources: tuple[str, ...], as_json: bool, **given: Any) -> None:
     emit(made, as_json, lambda: click.echo(f"model {made['name']}: registered"))
 
 
+def _name_of(file: Json) -> str:
+    return str(file.get("name") or Source.parse(file["source"]).file_name)
+
+
 def _file(source: str, role: str) -> Json:
-    """Return the body of a file of the network, or of one that exists and can be read."""
+    """Return the body of a file of the network, or of one that exists and can be read.
+
+    A worker follows no link, so links are followed here; the file keeps the name of the link, which
+    may be all that says what it is, as in the cache of a hub.
+    """
     if "://" in source:
         parsed = Source.parse(source)
         if parsed.path is None:
@@ -109,11 +117,13 @@ def _file(source: str, role: str) -> Json:
     try:
         if not absolute.is_file():
             raise Failure(f"{absolute} is no file", Exit.NOT_FOUND)
-        with absolute.open("rb"):
-            size_bytes = absolute.stat().st_size
+        real = absolute.resolve()
+        with real.open("rb"):
+            size_bytes = real.stat().st_size
     except OSError as exc:
         raise Failure(f"{absolute} cannot be read: {exc.strerror}") from exc
-    return {"role": role, "source": str(absolute), "size_bytes": size_bytes}
+    file = {"role": role, "source": checked_source(str(real)), "size_bytes": size_bytes}
+    return file if real.name == absolute.name else {**file, "name": absolute.name}
 
 
 def _digest(file: Json) -> str:

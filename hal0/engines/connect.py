@@ -1,15 +1,17 @@
 """Which adapter serves which kind of engine."""
 
 import os
-import stat
+import re
 from pathlib import Path
 from typing import Final
 
 from hal0.engines.base import Engine
 from hal0.engines.lemonade import LemonadeEngine
 from hal0.errors import EngineUnauthorized, SettingsError
+from hal0.opening import open_regular
 
 MAX_KEY_BYTES: Final = 4096
+_KEY: Final = re.compile(rb"[ -~]*")
 KINDS: Final = ("embedded", "lemonade")
 """Both speak Lemonade's wire."""
 
@@ -26,14 +28,23 @@ def connect(kind: str, url: str, key_file: Path | str | None = None) -> Engine:
 
 
 def read_key(key_file: Path | str | None) -> str | None:
-    """Return the key in the file without its line end; None = no file is set or it is empty."""
+    """Return the key in the file without its line end; None = no file is set or it is empty.
+
+    Links are followed, for secrets are mounted so. What is no key is neither sent nor shown: the
+    path may name any file. Raises EngineUnauthorized.
+    """
     if key_file is None:
         return None
     try:
-        descriptor = os.open(key_file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise EngineUnauthorized(f"the engine's key file {key_file} is no regular file")
-            return file.read(MAX_KEY_BYTES).decode("ascii").strip() or None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise EngineUnauthorized(f"the engine's key file cannot be read: {exc}") from exc
+        with os.fdopen(open_regular(key_file), "rb") as file:
+            key = file.read(MAX_KEY_BYTES + 1).strip()
+    except OSError as exc:
+        raise EngineUnauthorized(
+            f"the engine's key file {key_file} cannot be read: {exc.strerror}"
+        ) from exc
+    if len(key) > MAX_KEY_BYTES or not _KEY.fullmatch(key):
+        raise EngineUnauthorized(
+            f"the engine's key file {key_file} holds no key: that is one line of at most "
+            f"{MAX_KEY_BYTES} ASCII characters"
+        )
+    return key.decode("ascii") or None

@@ -16,6 +16,9 @@ Backend = Literal["auto", "cpu", "vulkan", "rocm", "cuda", "metal", "system"]
 CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 UNQUANTISED: Final = ("f32", "f16", "bf16")
 
+MAX_LINE: Final = 2000
+"""Characters of a line of arguments; all of them together need a tenth of that."""
+
 Check = Callable[[str], str]
 
 
@@ -71,6 +74,8 @@ def canonical_args(value: object) -> str:
 def _words(value: object) -> list[str]:
     if value is None:
         return []
+    if isinstance(value, str) and len(value) > MAX_LINE:
+        raise ValueError(f"is longer than {MAX_LINE} characters")
     if isinstance(value, str):
         return shlex.split(value)
     if isinstance(value, list | tuple) and all(isinstance(word, str) for word in value):
@@ -106,8 +111,12 @@ class LoadOptions(BaseModel):
     llamacpp_backend: Backend | None = Field(
         None, description="build of llama.cpp; none = the engine's own choice"
     )
-    llamacpp_args: Annotated[str, BeforeValidator(canonical_args)] = Field(
-        "", description="arguments of llama.cpp from the allow-list, as a line or a list of words"
+    llamacpp_args: Annotated[
+        str, BeforeValidator(canonical_args, json_schema_input_type=str | list[str] | None)
+    ] = Field(
+        "",
+        description="arguments of llama.cpp from the allow-list, as a line or a list of words",
+        json_schema_extra={"examples": ["--threads 4 --flash-attn on"]},
     )
 
 

@@ -40,9 +40,10 @@ from hal0.registry.catalog import (
 )
 from hal0.registry.download import Download, download, size_at_source
 from hal0.registry.part import Fetched, Watcher, ensure_room, furthest, regular, tidy
-from hal0.registry.place import bytes_to_copy, place
+from hal0.registry.place import bytes_to_copy, ensure_no_link, place
 from hal0.registry.preload import remember_fetched
-from hal0.registry.sources import HubFile, Source
+from hal0.registry.reach import Reach, hub_host
+from hal0.registry.sources import HubFile, Source, SourceKind
 from hal0.settings import Settings
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Outcome, SlotState
@@ -127,11 +128,17 @@ class _Pull:
 
     def plan(self) -> list[_Item]:
         """Say of each file with a source what is to be done. Raises PullError."""
+        self._ensure_own_folder()
         plan = [self._planned(file) for file in self._model.files if file.source is not None]
         sizes = {item.file.path: item.size_bytes for item in plan if item.size_bytes}
         if sizes:
             ensure_room(sizes, self._ctx.settings.disk_reserve_bytes)
         return plan
+
+    def _ensure_own_folder(self) -> None:
+        """Refuse a link in place of the folder that several files share."""
+        if len(self._model.files) > 1:
+            ensure_no_link(self._model.main.path.parent)
 
     def _planned(self, file: RegisteredFile) -> _Item:
         source = Source.parse(str(file.source))
@@ -166,7 +173,8 @@ class _Pull:
         if source.hub is not None:
             file, wanted = self._pinned(file, source.hub)
         else:
-            wanted = self._wanted(file, source.shown, str(source.url))
+            reach = Reach.of(self._ctx.settings, source.kind)
+            wanted = self._wanted(file, source.shown, str(source.url), reach)
         size_bytes = wanted.size_bytes
         if size_bytes is None:
             with suppress(SourceFault):  # nothing depends on it, and it may refuse HEAD
@@ -174,13 +182,15 @@ class _Pull:
                 size_bytes = size_at_source(wanted, self._watcher(file), stall_s=stall_s)
         return _Item(file, source, size_bytes or 0, wanted)
 
-    def _wanted(self, file: RegisteredFile, source: str, url: str) -> Download:
+    def _wanted(self, file: RegisteredFile, source: str, url: str, reach: Reach) -> Download:
         told, is_gguf = file.told, self._model.format == "gguf"
-        return Download(source, url, file.path, told.size_bytes, told.sha256, is_gguf)
+        return Download(source, url, file.path, told.size_bytes, told.sha256, is_gguf, reach)
 
     def _pinned(self, file: RegisteredFile, at: HubFile) -> tuple[RegisteredFile, Download]:
         """Ask a hub which commit a file is of, and keep that in the model's row."""
         settings, told = self._ctx.settings, file.told
+        reach = Reach.of(settings, SourceKind.HUB)
+        reach.ensure_host(at.text, hub_host(settings))
         found = hub.resolve(
             at,
             endpoint=settings.hub_endpoint,
@@ -199,7 +209,7 @@ class _Pull:
             self._ctx.commit(lambda tx: self._note(tx, file, pinned))
             file = pinned
         points.reach("pull.pinned")
-        wanted = self._wanted(pinned, str(pinned.source), found.url)
+        wanted = self._wanted(pinned, str(pinned.source), found.url, reach)
         return file, replace(wanted, authorization=found.authorization)
 
     def _note(self, tx: Connection, before: RegisteredFile, now: RegisteredFile) -> None:
@@ -242,6 +252,7 @@ class _Pull:
         another file has the name yet, what was noted of that one is forgotten first, and the new
         facts are noted when it is gone: they must never be wrong about what lies there.
         """
+        self._ensure_own_folder()
         is_replaced = regular(file.path) is not None
         now = file.told if is_replaced else file.found(size_bytes, sha256 or "")
         if sha256 is not None and now != file:

@@ -23,6 +23,7 @@ from hal0.errors import NotAGguf, Truncated
 from hal0.registry import web
 from hal0.registry.gguf import read_header
 from hal0.registry.part import Beginning, Fetched, Part, Watcher, ensure_room, open_part
+from hal0.registry.reach import PUBLIC_ONLY, Reach
 from hal0.registry.web import Asked
 
 STALL_BYTES: Final = 16 * 1024
@@ -41,7 +42,8 @@ class Download:
     """What to fetch: `url` for the file that messages call `source`.
 
     Size and digest are what is registered, None where nothing is. `is_gguf` has the header checked
-    where no digest is. `authorization` is a header's value for the URL's own origin alone.
+    where no digest is. `authorization` is a header's value for the URL's own origin alone; `reach`
+    says which hosts may be asked.
     """
 
     source: str
@@ -50,6 +52,7 @@ class Download:
     size_bytes: int | None = None
     sha256: str | None = None
     is_gguf: bool = False
+    reach: Reach = PUBLIC_ONLY
     authorization: str | None = None
 
     @property
@@ -64,15 +67,15 @@ class Download:
 
     def asked(self, stall_s: float) -> Asked:
         """Return whom to ask."""
-        return Asked(self.source, self.url, stall_s, self.authorization)
+        return Asked(self.source, self.url, stall_s, self.reach, self.authorization)
 
 
 def download(wanted: Download, watcher: Watcher, *, stall_s: float) -> Fetched:
     """Fetch a file to its final place, in place of what may be there.
 
-    Raises SourceFault for what may pass; SourceNotFound, SourceRefused, SourceBadAnswer;
-    FetchedMismatch; DiskFull and PullError of the models folder; Interrupted; and what the watcher
-    does. The part is kept.
+    Raises SourceFault for what may pass; SourceNotFound, SourceRefused, SourceBadAnswer,
+    HostNotAllowed; FetchedMismatch; DiskFull and PullError of the models folder; Interrupted; and
+    what the watcher does. The part is kept.
     """
     watcher.on_fetch()
     with open_part(wanted.target, watcher) as part:
@@ -85,7 +88,8 @@ def download(wanted: Download, watcher: Watcher, *, stall_s: float) -> Fetched:
 def size_at_source(wanted: Download, watcher: Watcher, *, stall_s: float) -> int | None:
     """Ask how many bytes a file has, without fetching it; None = the source does not say.
 
-    A refusal says nothing: some give a file to GET alone. Raises SourceFault, SourceBadAnswer.
+    A refusal says nothing: some give a file to GET alone. Raises SourceFault, SourceBadAnswer,
+    HostNotAllowed.
     """
     asked = wanted.asked(min(stall_s, QUESTION_S))
 

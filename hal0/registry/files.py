@@ -1,28 +1,22 @@
-"""Which content a path stands for: its identity, and the one way to open it for reading."""
+"""Which content a path stands for: its identity, and the one way to open it for reading.
+
+A model's file is a file of the models folder: neither it nor the folder that it shares with other
+files of its model may be a link, which could lead anywhere. The models folder itself may be one.
+"""
 
 import errno
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
 from hal0.errors import FileNotFound, FileUnreadable, PreloadError
+from hal0.opening import LinkOnTheWayError, NotRegularError, open_real
 
-OPEN_FLAGS: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
-KINDS: Final = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a FIFO",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a character device",
-    stat.S_IFBLK: "a block device",
-}
 NOTHING_THERE: Final = {
     errno.ENOENT: "no such file",
     errno.ENOTDIR: "no such file: a folder on the way is a file",
-    errno.ELOOP: "links that lead in a circle",
-    errno.ENXIO: "a device that is not there",
 }
 
 
@@ -81,39 +75,35 @@ def about(
     )
 
 
-def open_model_file(file: ModelFile) -> int:
+def open_model_file(file: ModelFile, *, has_folder: bool = False) -> int:
     """Open a regular file for reading and return its descriptor, which the caller closes.
 
-    Never blocks: what is no regular file is not opened, and should it become one in between, the
-    flags keep a FIFO from waiting for its writer. Raises FileNotFound, FileUnreadable.
+    `has_folder`: it lies in a folder of its model, below the models folder. Never blocks. Raises
+    FileNotFound, FileUnreadable.
     """
+    depth = 2 if has_folder else 1
     try:
-        _refuse_unless_regular(file, file.path.stat())  # a device may act when it is opened
-        fd = os.open(file.path, OPEN_FLAGS)
+        return open_real(file.path.parents[depth - 1], file.path.parts[-depth:])
+    except LinkOnTheWayError as exc:
+        link = Path(exc.filename)
+        found = f"a link to {exc.filename2}"
+        what = "it is" if link == file.path else f"its folder {link} is"
+        hint = "the models folder holds files, not links; register the file behind it"
+        raise _not_regular(file, found, f"{what} {found}: {hint}") from exc
+    except NotRegularError as exc:
+        found = str(exc.strerror)
+        raise _not_regular(file, found, f"it is {found}, not a regular file") from exc
     except OSError as exc:
         raise _cannot_open(file, exc) from exc
-    try:
-        _refuse_unless_regular(file, os.fstat(fd))
-    except PreloadError:
-        os.close(fd)
-        raise
-    return fd
 
 
-def _refuse_unless_regular(file: ModelFile, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        found = KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
-        evidence = {"expected": "a regular file", "found": found}
-        raise about(FileNotFound, file, f"it is {found}, not a regular file", evidence)
+def _not_regular(file: ModelFile, found: str, detail: str) -> PreloadError:
+    return about(FileNotFound, file, detail, {"expected": "a regular file", "found": found})
 
 
 def _cannot_open(file: ModelFile, exc: OSError) -> PreloadError:
     found = NOTHING_THERE.get(exc.errno or 0)
-    if found is None:
-        evidence = {"expected": "a readable file", "found": exc.strerror, "errno": exc.errno}
-        return about(FileUnreadable, file, f"it cannot be read: {exc.strerror}", evidence)
-    if exc.errno == errno.ENOENT and file.path.is_symlink():
-        found = f"a broken link to {file.path.readlink()}"
-    return about(
-        FileNotFound, file, f"there is {found}", {"expected": "a regular file", "found": found}
-    )
+    if found is not None:
+        return _not_regular(file, found, f"there is {found}")
+    evidence = {"expected": "a readable file", "found": exc.strerror, "errno": exc.errno}
+    return about(FileUnreadable, file, f"it cannot be read: {exc.strerror}", evidence)

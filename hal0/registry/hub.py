@@ -40,10 +40,10 @@ from hal0.errors import (
     SourceUnreachable,
 )
 from hal0.registry.checksum import Interrupted
+from hal0.registry.reach import PUBLIC_HUB
 from hal0.registry.sources import HubFile
 from hal0.registry.web import BUSY, GONE, MAX_RETRY_AFTER_S, REFUSED, retry_after_s
 
-PUBLIC_HUB: Final = "https://huggingface.co"
 WAIT_S: Final = 30.0
 STEP_S: Final = 10.0
 LOOK_EVERY_S: Final = 0.2

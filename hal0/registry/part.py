@@ -29,6 +29,7 @@ from pydantic import NonNegativeInt, TypeAdapter
 from hal0 import points
 from hal0.clock import boot_id, monotonic_ms
 from hal0.errors import DiskFull, FetchedMismatch, PartHeld, PullError
+from hal0.folders import make_folder, sync_folder
 from hal0.registry.checksum import Interrupted, feed
 from hal0.registry.files import FileIdentity
 
@@ -168,7 +169,7 @@ class Part:
             self._digest.update(chunk)
             before, self.size = self.size, at
             if self._beginning and at - self._beginning.synced_bytes >= SYNC_BYTES:
-                os.fdatasync(self._fd)
+                self._sync()
                 self._write_note(self._beginning, at)
         if not before:
             points.reach("pull.fetching")
@@ -182,7 +183,7 @@ class Part:
         with writing(self.target):
             if times_ns is not None:
                 os.utime(self._fd, ns=times_ns)
-            os.fsync(self._fd)
+            self._sync()
         found = self._digest.hexdigest()
         if expected_sha256 not in {None, found}:
             raise self._mismatch(str(expected_sha256), found)
@@ -192,6 +193,18 @@ class Part:
         self._rename(self.target)
         points.reach("pull.fetched")
         return Fetched(FileIdentity.from_stat(os.fstat(self._fd)), found)
+
+    def _sync(self) -> None:
+        """Have all bytes on the disk. When that fails, nothing of the part is kept.
+
+        Linux takes for written what it could not write: the next fsync would go well.
+        """
+        try:
+            os.fsync(self._fd)
+        except OSError:
+            self._note.unlink(missing_ok=True)
+            os.ftruncate(self._fd, 0)
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[int]:
@@ -310,9 +323,14 @@ def _locked(path: Path, watcher: Watcher) -> int:
     until_ms = monotonic_ms() + int(watcher.wait_s * 1000)
     while True:
         fd = os.open(path, _FLAGS, 0o644)
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             os.close(fd)
-            raise PullError(f"{path} is no regular file; remove it", evidence={"path": str(path)})
+            raise PullError(
+                f"{path} is no regular file of its own, and what it is would be overwritten; "
+                "remove it",
+                evidence={"path": str(path), "links": status.st_nlink},
+            )
         if _is_locked(fd, path):
             return fd
         os.close(fd)
@@ -347,9 +365,9 @@ def _is_same(fd: int, path: Path) -> bool:
 
 
 def regular(path: Path) -> os.stat_result | None:
-    """Return the status of a regular file; None = there is none."""
+    """Return the status of a regular file; None = there is none, a link leads to none of ours."""
     try:
-        status = path.stat()
+        status = path.lstat()
     except OSError:
         return None
     return status if stat.S_ISREG(status.st_mode) else None
@@ -385,23 +403,6 @@ def ensure_room(sizes: Mapping[Path, int], reserve_bytes: int, *, at: Path | Non
                 "files": {str(target): size for target, size in sizes.items()},
             },
         )
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that survives a power cut, and those above it."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        folder.mkdir(mode=0o755, exist_ok=True)
-        sync_folder(folder.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 @contextmanager

@@ -5,36 +5,44 @@ by a rename. Where no link is possible (another disk, a file of someone else), t
 by way of its part (`part.py`), and hashed on the way. A copy keeps the modification time of its
 source, which is how it is known again (as rsync does it). Downloads are left to `download.py`;
 whether the content is any good, to `preload.py`.
+
+A source is the regular file that its path names, opened once: what is linked or copied is what was
+opened. A symbolic link anywhere on the way is refused, for whoever can write in one of its folders
+could have hal0 bring a file that only hal0 may read.
 """
 
 import errno
 import json
 import os
-import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from hal0 import points
-from hal0.errors import CopyNotAllowed, InvalidRequest, SourceChanged, SourceNotFound
+from hal0.errors import (
+    CopyNotAllowed,
+    FileInTheWay,
+    SourceChanged,
+    SourceIsALink,
+    SourceNotFound,
+)
+from hal0.folders import make_folder, sync_folder
+from hal0.opening import LinkOnTheWayError, NotRegularError, open_real
 from hal0.registry.checksum import CHUNK_BYTES, Interrupted
-from hal0.registry.files import OPEN_FLAGS, FileIdentity
+from hal0.registry.files import FileIdentity
 from hal0.registry.part import (
     Beginning,
     Fetched,
     Part,
     Watcher,
     ensure_room,
-    make_folder,
     open_part,
     regular,
-    sync_folder,
     writing,
 )
 
-RESERVED: Final = (".part", ".part.json", ".bad")
 NO_LINK: Final = {errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP}
 """Another disk, protected_hardlinks or a file system without links, too many links."""
 
@@ -50,34 +58,20 @@ class Placed:
 THERE: Final = Placed("there")
 
 
-def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple[Path, ...]:
-    """Return where the files of a model lie when they are loaded, in the order of `file_names`.
+def ensure_no_link(folder: Path) -> None:
+    """Refuse a model's own folder that is a link. Raises FileInTheWay.
 
-    One file: `<models>/<name><suffix>`, `.gguf` where it has none. Several: they keep their names,
-    which tell llama.cpp their order, in `<models>/<name>/`. Raises InvalidRequest.
+    What is written there would leave the models folder.
     """
-    if name in {"", ".", ".."} or Path(name).name != name:
-        raise InvalidRequest(f"a model named {name!r} has no place in a folder")
-    if len(file_names) > 1:
-        _refuse_reserved(models_dir / name, (*RESERVED, ".gguf"))
-    if len(file_names) == 1:
-        paths: tuple[Path, ...] = (models_dir / f"{name}{Path(file_names[0]).suffix or '.gguf'}",)
-    elif len(set(file_names)) < len(file_names):
-        raise InvalidRequest(f"two files of model {name} have the same name: they share a folder")
-    else:
-        paths = tuple(models_dir / name / file_name for file_name in file_names)
-    for path in paths:
-        _refuse_reserved(path)
-    return paths
-
-
-def _refuse_reserved(path: Path, endings: tuple[str, ...] = RESERVED) -> None:
-    """Refuse a name that a file on its way (`part.py`), or another model's file, may have."""
-    if path.name.startswith(".") or path.name.endswith(endings):
-        raise InvalidRequest(
-            f"nothing of a model can be called {path.name}: files on their way, or other models', "
-            "are called so; give it another name"
-        )
+    try:
+        to = folder.readlink()
+    except OSError:  # it is none
+        return
+    raise FileInTheWay(
+        f"{folder} is a link to {to}, and a model's files lie in the models folder itself; remove "
+        "the link",
+        evidence={"path": str(folder), "found": f"a link to {to}"},
+    )
 
 
 def is_in_place(source: Path, target: Path) -> bool:
@@ -119,71 +113,80 @@ def place(
 
     The watcher hears of a copy, and of a link only before it gets its name. A copy must have the
     digest `sha256`, if it is given; `again` copies what seems to be there. Raises SourceNotFound;
-    CopyNotAllowed; DiskFull before or while it copies; SourceChanged; FetchedMismatch; PartHeld;
-    Interrupted; PullError for any other fault of the target's disk; and what the watcher does.
-    After DiskFull and Interrupted the part is left, and taken up again while the source is what it
-    was.
+    SourceIsALink; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
+    FetchedMismatch; PartHeld; Interrupted; PullError for any other fault of the target's disk; and
+    what the watcher does. After DiskFull and Interrupted the part is left, and taken up again while
+    the source is what it was.
     """
     if is_in_place(source, target) and not again:
         return THERE
-    origin = _resolved(source)
-    with writing(target):
-        make_folder(target.parent)
-        refusal = _link(origin, target, watcher)
-    if refusal is None:
-        return Placed("linked")
-    with _reading(origin):
-        status = origin.stat()
-    there = regular(target)
-    if there is not None and _looks_same(there, status) and not again:
-        return THERE
-    if not allow_copy:
-        raise CopyNotAllowed(
-            f"{origin} cannot be linked into {target.parent} ({refusal.strerror}), and copying it "
-            "was not asked for; register the model with a copy allowed, or move the file there",
-            evidence={
-                "source": str(origin),
-                "target": str(target),
-                "size_bytes": status.st_size,
-                "reason": refusal.strerror,
-            },
-        )
-    ensure_room({target: status.st_size}, watcher.reserve_bytes)
-    watcher.on_fetch()
-    with _opened(origin) as fd, open_part(target, watcher) as part:
-        if is_in_place(source, target) and not again:
-            return THERE  # by the one whom we waited for
-        copy = _Copy(origin, fd, part)
-        copy.run(watcher)
-        return Placed("copied", copy.finish(sha256))
+    with _opened(source) as fd:
+        with writing(target):
+            make_folder(target.parent)
+            refusal = _link(fd, target, watcher)
+        if refusal is None:
+            return Placed("linked")
+        status, there = os.fstat(fd), regular(target)
+        if there is not None and _looks_same(there, status) and not again:
+            return THERE
+        if not allow_copy:
+            raise _copy_not_allowed(source, target, status, refusal)
+        ensure_room({target: status.st_size}, watcher.reserve_bytes)
+        watcher.on_fetch()
+        with open_part(target, watcher) as part:
+            if is_in_place(source, target) and not again:
+                return THERE  # by the one whom we waited for
+            copy = _Copy(source, fd, part)
+            copy.run(watcher)
+            return Placed("copied", copy.finish(sha256))
+
+
+def _copy_not_allowed(
+    source: Path, target: Path, status: os.stat_result, refusal: OSError
+) -> CopyNotAllowed:
+    return CopyNotAllowed(
+        f"{source} cannot be linked into {target.parent} ({refusal.strerror}), and copying it was "
+        "not asked for; register the model with a copy allowed, or move the file there",
+        evidence={
+            "source": str(source),
+            "target": str(target),
+            "size_bytes": status.st_size,
+            "reason": refusal.strerror,
+        },
+    )
 
 
 def _looks_same(one: os.stat_result, other: os.stat_result) -> bool:
     return (one.st_size, one.st_mtime_ns) == (other.st_size, other.st_mtime_ns)
 
 
-def _resolved(source: Path) -> Path:
+@contextmanager
+def _opened(source: Path) -> Iterator[int]:
+    """Lend the source, opened without following any link."""
     with _reading(source):
-        origin = source.resolve(strict=True)
-        if not stat.S_ISREG(origin.stat().st_mode):
-            raise SourceNotFound(
-                f"the source {source} is not a regular file", evidence={"source": str(source)}
-            )
-        return origin
+        fd = open_real(Path("/"), source.parts[1:])
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
-def _link(origin: Path, target: Path, watcher: Watcher) -> OSError | None:
-    """Hard-link `origin` to `target`; return why it cannot be, if it cannot."""
+def _link(source_fd: int, target: Path, watcher: Watcher) -> OSError | None:
+    """Hard-link an open file to `target`; return why it cannot be, if it cannot.
+
+    Who brought the file may not have synced it: a power cut would leave its name, and no bytes.
+    """
     spare = target.with_name(f".{target.name}.link")
     spare.unlink(missing_ok=True)  # of a process that died here
     try:
-        spare.hardlink_to(origin)
+        _link_open_file(source_fd, spare)
     except OSError as exc:
         if exc.errno in NO_LINK:
             return exc
-        raise
+        raise OSError(exc.errno, exc.strerror, str(spare)) from exc
     try:
-        watcher.on_name(None, origin.stat().st_size)
+        os.fsync(source_fd)
+        watcher.on_name(None, os.fstat(source_fd).st_size)
         spare.replace(target)
     finally:
         spare.unlink(missing_ok=True)  # of two links of one file, `replace` leaves both
@@ -192,14 +195,17 @@ def _link(origin: Path, target: Path, watcher: Watcher) -> OSError | None:
     return None
 
 
-@contextmanager
-def _opened(origin: Path) -> Iterator[int]:
-    with _reading(origin):
-        fd = os.open(origin, OPEN_FLAGS)
+def _link_open_file(fd: int, name: Path) -> None:
+    """Give an open file one more name, whatever lies by now where it was opened.
+
+    The way is that of open(2) for O_TMPFILE. Only a call with a folder's descriptor makes Python
+    follow the link of /proc to the file itself.
+    """
+    folder = os.open(name.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        yield fd
+        os.link(f"/proc/self/fd/{fd}", name.name, dst_dir_fd=folder, follow_symlinks=True)
     finally:
-        os.close(fd)
+        os.close(folder)
 
 
 class _Copy:
@@ -239,7 +245,7 @@ class _Copy:
 
     def _ensure_unchanged(self) -> None:
         expected, found = (FileIdentity.from_stat(it) for it in (self._before, os.fstat(self._fd)))
-        if found != expected:
+        if found != expected or self._part.size != expected.size_bytes:
             self._part.discard()
             raise SourceChanged(
                 f"{self._origin} was changed while it was copied; pull it again when it is "
@@ -259,15 +265,30 @@ class _Copy:
 
 @contextmanager
 def _reading(source: Path) -> Iterator[None]:
-    """Turn what goes wrong at the source into SourceNotFound."""
+    """Turn what goes wrong at the source into SourceNotFound, or SourceIsALink."""
     try:
         yield
-    except RuntimeError as exc:  # how `Path.resolve` calls links that lead in a circle
-        raise SourceNotFound(
-            f"the source {source} cannot be read: {exc}", evidence={"source": str(source)}
-        ) from exc
+    except LinkOnTheWayError as exc:
+        raise _linked(source, str(exc.filename)) from exc
+    except NotRegularError as exc:
+        raise _unreadable(source, f"is {exc.strerror}, not a regular file") from exc
     except OSError as exc:
-        raise SourceNotFound(
-            f"the source {source} cannot be read: {exc.strerror}",
-            evidence={"source": str(source), "errno": exc.errno},
-        ) from exc
+        raise _unreadable(source, f"cannot be read: {exc.strerror}") from exc
+
+
+def _unreadable(source: Path, how: str) -> SourceNotFound:
+    return SourceNotFound(f"the source {source} {how}", evidence={"source": str(source)})
+
+
+def _linked(source: Path, link: str) -> SourceNotFound | SourceIsALink:
+    """Return what is wrong with a source over a link, which leads to a file of ours or to none."""
+    try:
+        real = Path(os.path.realpath(source))
+    except OSError as exc:  # it is another by now
+        return _unreadable(source, f"leads over the link {link}: {exc.strerror}")
+    if regular(real) is None:
+        return _unreadable(source, f"leads over the link {link} to no regular file")
+    return SourceIsALink(
+        f"the source {source} leads over the link {link}; name the file itself: {real}",
+        evidence={"source": str(source), "link": link, "real_path": str(real)},
+    )

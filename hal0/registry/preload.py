@@ -134,7 +134,11 @@ def validate_files(
     if not files:
         raise FileNotFound("the model has no files", evidence={"expected": "a file", "found": None})
     with ExitStack() as opened:
-        checks = [_Check(file, format, verdicts, opened) for file in files]
+        checks = []
+        for file in files:
+            fd = open_model_file(file, has_folder=len(files) > 1)  # as `final_paths` says
+            opened.callback(os.close, fd)
+            checks.append(_Check(file, fd, format, verdicts))
         for check in checks:
             check.compare_size()
         for check in checks if not rehash else ():
@@ -184,7 +188,9 @@ def remember_fetched(
     """
     try:
         with ExitStack() as opened:
-            check = _Check(file, format, verdicts, opened)
+            fd = open_model_file(file)
+            opened.callback(os.close, fd)
+            check = _Check(file, fd, format, verdicts)
             if check.identity == identity:
                 _wait_until_settled([check])
                 check.read_header()
@@ -235,9 +241,7 @@ def _reading(file: ModelFile) -> Iterator[None]:
 class _Check:
     """One file on its way through the steps, held open until the last."""
 
-    def __init__(
-        self, file: ModelFile, model_format: str, verdicts: Verdicts, opened: ExitStack
-    ) -> None:
+    def __init__(self, file: ModelFile, fd: int, model_format: str, verdicts: Verdicts) -> None:
         self.file = file
         self.expected = file.sha256.lower() if file.sha256 else None
         self.verdict: Verdict | None = None
@@ -246,8 +250,7 @@ class _Check:
         self._format = model_format
         self._verdicts = verdicts
         self._is_remembered = False
-        self._fd = open_model_file(file)
-        opened.callback(os.close, self._fd)
+        self._fd = fd
         self.identity = FileIdentity.from_stat(os.fstat(self._fd))
         self._was_settled = False
 

@@ -5,9 +5,11 @@
     hf://org/repo/dir/tiny.gguf[@revision]        a hub; a pull pins the commit that it found, and
                                                   what follows the last @ is the revision
 
-A source is kept in rows and shown to people, so it may hold no password: what opens a hub is in
-HAL0_HUB_TOKEN_FILE. A refusal repeats neither a password nor a query, for answers are kept too. No
-file is looked at and nothing is asked here.
+A path says where a file lies and nothing else: absolute, without `.` and `..`, none of the kernel's
+own files. That no link lies on the way is seen when it is opened (`place.py`). A source is kept in
+rows and shown to people, so it may hold no password: what opens a hub is in HAL0_HUB_TOKEN_FILE. A
+refusal repeats neither a password nor a query, for answers are kept too. No file is looked at and
+nothing is asked here.
 """
 
 import re
@@ -34,6 +36,7 @@ _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _PASSWORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@")
+_NO_FILES: Final = {"proc", "sys"}  # what they show is made up by the kernel when it is read
 _NOT_IN_A_LINE: Final = {"Cc", "Cs", "Zl", "Zp"}  # controls, halves of characters, line ends
 
 
@@ -119,13 +122,36 @@ def local_source(source: str) -> str:
     _ensure_one_line(path)
     if not path.startswith("/") or path.endswith("/"):
         raise InvalidRequest(f"{_shown(source)} is not a source that hal0 knows: use {KNOWN}")
+    return checked_path(path)
+
+
+def checked_path(path: str) -> str:
+    """Return the absolute path of a file if that is all it says. Raises InvalidRequest."""
+    _ensure_one_line(path)
+    if not path.startswith("/"):
+        raise InvalidRequest(f"{_shown(path)} is no absolute path")
+    parts = path[1:].split("/")
+    if set(parts) & {"", ".", ".."}:
+        raise InvalidRequest(
+            f"{_shown(path)}: a path has no part that is empty, '.' or '..'; name the file itself"
+        )
+    if parts[0] in _NO_FILES:
+        raise InvalidRequest(f"{_shown(path)}: what is in /{parts[0]} are no files of a disk")
     return path
+
+
+def checked_name(name: str) -> str:
+    """Return what a file in the models folder can be called. Raises InvalidRequest."""
+    if "/" in name:
+        raise InvalidRequest(f"{_shown(name)}: a file's name has no slash")
+    _ensure_one_line(name)
+    return _file_name(name, name)
 
 
 def _ensure_one_line(text: str) -> None:
     if len(text) > MAX_LENGTH or any(unicodedata.category(char) in _NOT_IN_A_LINE for char in text):
         raise InvalidRequest(
-            f"{_shown(text)}: a source is one line of at most {MAX_LENGTH} characters"
+            f"{_shown(text)}: a source, path or name is one line of at most {MAX_LENGTH} characters"
         )
 
 

@@ -1,27 +1,28 @@
 """One request to a source of the network: sent, followed, guarded, and what went wrong named.
 
-The operator's URL is trusted to name any host. A redirect is not (ADR-0009): it may not leave the
-host for an address that the public network does not have (the metadata service of a cloud, a
-router), nor leave TLS. The address that counts is the one that was connected to, looked at before
-the request is sent. Where a proxy connects in our place, only addresses that are written out can be
-looked at.
+Neither who registered the URL nor who redirects it is trusted to name any host (ADR-0009):
+`reach.py` judges each by its name, by the addresses that its name has before a connection is made,
+and by the one that was connected to before the request is sent, for a name server may change its
+mind. A redirect may not leave TLS either. Where a proxy connects in our place, only names and
+addresses that are written out can be looked at.
 
 Every wait is bounded by our own clock, and whoever wants to stop waits a fifth of a second. What
 may pass is a SourceFault; nothing is tried again here.
 """
 
 import asyncio
-import ipaddress
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import httpx
 
 from hal0 import __version__
 from hal0.errors import (
+    HostNotAllowed,
     PullError,
     SourceBadAnswer,
     SourceNotFound,
@@ -30,6 +31,7 @@ from hal0.errors import (
     SourceUnreachable,
 )
 from hal0.registry.checksum import Interrupted
+from hal0.registry.reach import Reach
 
 T = TypeVar("T")
 MAX_REDIRECTS: Final = 10
@@ -41,13 +43,10 @@ GONE: Final = frozenset({404, 410})
 REFUSED: Final = frozenset({401, 402, 403, 407, 451})
 BUSY: Final = frozenset({408, 425, 429})
 
-_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")
-_IPV4_COMPATIBLE: Final = ipaddress.ip_network("::/96")
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Whom to ask: the URL, what people call it in messages, who may see `authorization`.
+    """Whom to ask: the URL, what people call it in messages, whom it may be or redirect to.
 
     `authorization` is a header's value that the URL's own origin gets, and no other.
     """
@@ -55,6 +54,7 @@ class Asked:
     source: str
     url: str
     stall_s: float
+    reach: Reach
     authorization: str | None = None
 
     def bad(self, how: str, **evidence: Any) -> PullError:
@@ -143,9 +143,8 @@ async def answer(
         sent["Authorization"] = asked.authorization
     with source_errors(asked):
         request = to_ask.build_request(method, asked.url, headers=sent)
-        guard = _Guard(asked, request.url.raw_host)
-        for _ in range(MAX_REDIRECTS + 1):
-            request.extensions["trace"] = guard.hook(request.url)
+        for hop in range(MAX_REDIRECTS + 1):
+            request.extensions["trace"] = _Guard(asked, request.url, is_redirect=hop > 0).look
             async with within(asked, asked.stall_s):
                 response = await to_ask.send(request, stream=True)
             if response.next_request is None:
@@ -171,55 +170,43 @@ def _allowed(asked: Asked, before: httpx.Request, after: httpx.Request) -> httpx
     return after
 
 
-@dataclass(slots=True)
 class _Guard:
-    """Looks at each address before a request is sent there; `named` is the operator's host."""
+    """Judges where one request goes: its host when it is made, each address that it connects to."""
 
-    asked: Asked
-    named: bytes
-    is_named_public: bool | None = None
-    _dialled: dict[str, str] = field(default_factory=dict)
+    def __init__(self, asked: Asked, url: httpx.URL, *, is_redirect: bool) -> None:
+        self._source = asked.source
+        self._reach = asked.reach
+        self._host = url.raw_host.decode("ascii")
+        self._leads = "redirects to" if is_redirect else "is at"
+        self._is_direct = True
+        self._reach.ensure_host(self._source, self._host, leads=self._leads)
 
-    def hook(self, url: httpx.URL) -> Callable[[str, Any], Awaitable[None]]:
-        """Return a trace hook of httpcore for one request."""
+    async def look(self, event: str, info: Mapping[str, Any]) -> None:
+        """Follow the request as httpcore traces it."""
+        if event == "connection.connect_tcp.started":
+            self._is_direct = info["host"] == self._host  # else a proxy is asked to connect
+            if self._is_direct:
+                for address in await _addresses(self._host, info["port"]):
+                    self._ensure(address)
+        elif event == "connection.connect_tcp.complete" and self._is_direct:
+            stream = info["return_value"]
+            try:
+                self._ensure(stream.get_extra_info("server_addr")[0])
+            except HostNotAllowed:
+                await stream.aclose()
+                raise
 
-        async def look(event: str, info: Mapping[str, Any]) -> None:
-            if event == "connection.connect_tcp.started":
-                self._dialled["host"] = info["host"]
-            elif event == "connection.connect_tcp.complete":
-                is_direct = self._dialled["host"].encode() == url.raw_host
-                stream = info["return_value"]
-                address = stream.get_extra_info("server_addr")[0] if is_direct else url.host
-                if not self._may_ask(url, is_public(address)):
-                    await stream.aclose()
-                    where = f"{url.host}, whose address {address} is private"
-                    raise self.asked.bad(f"it redirects to {where}")
-
-        return look
-
-    def _may_ask(self, url: httpx.URL, is_public_now: bool) -> bool:
-        if url.raw_host != self.named:
-            return is_public_now
-        if self.is_named_public is None:
-            self.is_named_public = is_public_now  # the operator's own word
-        return is_public_now or not self.is_named_public
+    def _ensure(self, address: str) -> None:
+        self._reach.ensure_address(self._source, self._host, address, leads=self._leads)
 
 
-def is_public(address: str) -> bool:
-    """Tell whether the public network has this address; a name counts as one that it has."""
+async def _addresses(host: str, port: int) -> set[str]:
+    """Return what a name stands for now: an address of ours is not even knocked at."""
     try:
-        found = ipaddress.ip_address(address.strip("[]").partition("%")[0])
-    except ValueError:
-        return True
-    if isinstance(found, ipaddress.IPv4Address):
-        return found.is_global
-    inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-    if found in _NAT64 or found in _IPV4_COMPATIBLE:
-        inner.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
-    meant = [one for one in inner if one is not None]
-    if found.is_site_local:
-        return False
-    return all(one.is_global for one in meant) if meant else found.is_global
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError:
+        return set()  # connecting will say so
+    return {str(name[0]) for *_, name in found}
 
 
 @asynccontextmanager

@@ -6,7 +6,9 @@
         house.post("/api/v1/slots/chat/load")
         house.wait_for(lambda: house.slot("chat")["state"] == "ready")
 
-Only public surfaces are used: REST, and SQL on the database for what an auditor would read.
+Only public surfaces are used: REST, and SQL on the database for what an auditor would read. When a
+test leaves its house, the checker of the campaigns reads what is left: nothing may be lost,
+whatever the test was about.
 """
 
 import hashlib
@@ -24,6 +26,9 @@ from typing import Any, Self
 
 import httpx
 
+from tests.chaos.checker import check
+from tests.chaos.client import AnswersLog
+from tests.chaos.evidence import Evidence
 from tests.tiny_gguf import write_tiny_gguf
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +39,7 @@ QUICK = {
     "HAL0_ENGINE_SETTLE_S": "60",
     "HAL0_BEAT_S": "0.5",
     "HAL0_SILENCE_S": "3",
+    "HAL0_PULL_PRIVATE_HOSTS": "127.0.0.1",  # where the sources of tests are
 }
 
 
@@ -65,7 +71,13 @@ class House:
             **QUICK,
             **env,
         }
-        self.client = httpx.Client(base_url=self.url, timeout=30)
+        self.evidence = Evidence(
+            self.home / "hal0.db", folder / "answers.ndjson", folder / "calls.ndjson"
+        )
+        self.unchecked: str | None = None
+        """Why the history of this house cannot be true: set by a test that falsifies it."""
+        self._answers = AnswersLog(self.evidence.answers, f"house-{self.port}")
+        self.client = httpx.Client(base_url=self.url, timeout=30, event_hooks=self._answers.hooks())
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
@@ -82,6 +94,9 @@ class House:
             if process.poll() is None:
                 process.kill()
             process.wait()
+        self._answers.close()
+        if kind is None and self.unchecked is None and self.evidence.database.exists():
+            assert check(self.evidence, is_quiet=False) == []
 
     @property
     def url(self) -> str:

@@ -15,6 +15,7 @@ import pytest
 from tests.acceptance.house import ROOT, House
 from tests.fakes.lemond import Lemond
 from tests.fakes.source import Manner, Source
+from tests.small_disk import small_disk
 from tests.tiny_gguf import tiny_gguf_bytes, write_tiny_gguf, write_tiny_shards
 
 pytestmark = pytest.mark.slow
@@ -235,21 +236,10 @@ def test_shards_and_projector_of_the_network_one_of_them_corrupt(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
+def small(tmp_path: Path) -> Iterator[Path]:
     """A disk of its own, a little smaller than the model."""
-    place = tmp_path / "small"
-    place.mkdir()
-    size = len(tiny_gguf_bytes()) // 4096 * 4096
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "hal0-test", str(place)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+    with small_disk(tmp_path / "small", len(tiny_gguf_bytes()) // 4096 * 4096) as disk:
+        yield disk
 
 
 def on(disk: Path) -> dict[str, str]:
@@ -258,30 +248,30 @@ def on(disk: Path) -> dict[str, str]:
 
 
 def test_a_disk_that_fills_up_keeps_the_part_and_goes_on_when_there_is_room(
-    tmp_path: Path, lemond: Lemond, source: Source, small_disk: Path
+    tmp_path: Path, lemond: Lemond, source: Source, small: Path
 ) -> None:
     source.script(NAME, Manner(no_length="chunked"))  # so that nobody knows before
-    with House(tmp_path, lemond.url, **on(small_disk)) as house:
+    with House(tmp_path, lemond.url, **on(small)) as house:
         house.start_api()
         house.start_worker()
         add(house, source)
         asked = house.post("/api/v1/slots/chat/pull")
         error = house.wait_until("error")["error"]
         assert error["code"] == "pull.disk_full"
-        kept = (small_disk / "tiny.gguf.part").stat().st_size
+        kept = (small / "tiny.gguf.part").stat().st_size
         assert kept > 0
         source.script(NAME)
-        subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+        subprocess.run(["mount", "-o", "remount,size=64m", str(small)], check=True)
         house.post(f"/api/v1/jobs/{asked['jobs'][0]}/retry")
         house.wait_until("offline")
-        assert (small_disk / "tiny.gguf").read_bytes() == tiny_gguf_bytes()
+        assert (small / "tiny.gguf").read_bytes() == tiny_gguf_bytes()
         assert gets(source)[-1] == f"bytes={kept}-"
 
 
 def test_a_disk_that_is_too_small_is_full_before_the_first_byte(
-    tmp_path: Path, lemond: Lemond, source: Source, small_disk: Path
+    tmp_path: Path, lemond: Lemond, source: Source, small: Path
 ) -> None:
-    with House(tmp_path, lemond.url, **on(small_disk)) as house:
+    with House(tmp_path, lemond.url, **on(small)) as house:
         house.start_api()
         house.start_worker()
         add(house, source)
@@ -290,7 +280,7 @@ def test_a_disk_that_is_too_small_is_full_before_the_first_byte(
         assert error["code"] == "pull.disk_full"
         assert error["evidence"]["needed_bytes"] == len(tiny_gguf_bytes())
         assert gets(source) == []
-        assert list(small_disk.iterdir()) == []
+        assert list(small.iterdir()) == []
 
 
 def test_progress_is_shown_while_it_lasts(running: House, source: Source) -> None:

@@ -31,6 +31,7 @@ def test_a_name_in_the_environment_that_is_no_setting_is_refused_with_those_like
 def test_every_setting_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     values = Settings().model_dump(mode="json", exclude_none=True)
     values |= {"engine_kind": "lemonade", "hub_endpoint": "https://hub.example"}
+    values |= dict.fromkeys(("pull_hosts", "pull_private_hosts"), "nas.lan")
     for name in Settings.model_fields:
         monkeypatch.setenv(f"HAL0_{name.upper()}", str(values.get(name, "30")))
     assert Settings.load().load_timeout_s == 120

@@ -1,5 +1,6 @@
 """Which adapter serves which kind."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -31,3 +32,41 @@ def test_the_key_is_the_line_in_the_file(tmp_path: Path) -> None:
 def test_a_key_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineUnauthorized, match="missing"):
         connect("lemonade", "http://127.0.0.1:1", tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"-----BEGIN KEY-----\nsecret\n-----END KEY-----\n",
+        b"PATH=/bin\0secret\0",
+        "s\u00e9cret".encode(),
+        b"secret" * 1000,
+        b"a\rsecret",
+    ],
+)
+def test_what_is_no_key_is_neither_sent_nor_shown(tmp_path: Path, content: bytes) -> None:
+    """A writer may name any file of this machine."""
+    key_file = tmp_path / "key"
+    key_file.write_bytes(content)
+    with pytest.raises(EngineUnauthorized, match="holds no key") as caught:
+        connect("lemonade", "http://127.0.0.1:1", key_file)
+    told = f"{caught.value.as_row()} {caught.value.__cause__!r}"
+    assert "cret" not in told
+    assert "0x" not in told
+
+
+@pytest.mark.timeout(20)
+def test_a_key_file_that_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", tmp_path, Path("/dev/zero"), Path("/dev/tty")):
+        with pytest.raises(EngineUnauthorized, match=r"a FIFO|a folder|a character device"):
+            read_key(path)
+
+
+def test_a_mounted_secret_which_is_a_link_is_followed(tmp_path: Path) -> None:
+    """As Kubernetes mounts them, so that all of them change at once."""
+    (tmp_path / "..2026").mkdir()
+    (tmp_path / "..2026" / "key").write_text("k1\n")
+    (tmp_path / "..data").symlink_to("..2026")
+    (tmp_path / "key").symlink_to("..data/key")
+    assert read_key(tmp_path / "key") == "k1"

@@ -581,6 +581,34 @@ def test_a_file_of_a_hub_is_pinned_to_the_commit_that_was_found(
     assert (main.size_bytes, main.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
+def test_a_hub_that_the_settings_name_is_asked_although_it_is_private_and_no_other_host_for_it(
+    db: Database, lemond: Lemond, make_worker: MakeWorker, hub: Hub
+) -> None:
+    content = tiny_gguf_bytes()
+    commit = hub.commit("org/repo", {"tiny.gguf": content})
+    add(db, "hf://org/repo/tiny.gguf")
+    closed = {"hub_endpoint": hub.origin, "pull_private_hosts": None, "pull_hosts": ()}
+    worker = make_worker(**closed)
+    with Source(host="127.0.0.2") as elsewhere:
+        elsewhere.put(NAME, content)
+        moved = Manner(redirect_to=elsewhere.url(NAME), method="GET", times=1)
+        hub.script(f"org/repo/resolve/{commit}/tiny.gguf", moved)
+        assert pulled(db, worker) == [("failed", "pull.host_not_allowed")]
+        assert elsewhere.requests == []
+    assert pulled(db, worker) == [("done", None)]
+
+
+def test_the_public_hub_is_not_asked_where_the_settings_name_other_hosts(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    add(db, "hf://org/repo/tiny.gguf")
+    worker = make_worker(pull_hosts=("models.example",))
+    assert pulled(db, worker) == [("failed", "pull.host_not_allowed")]
+    error = slot_now(db).error
+    assert error is not None
+    assert "is at huggingface.co, which is none of the hosts of HAL0_PULL_HOSTS" in error["detail"]
+
+
 def test_a_hub_that_has_another_file_than_registered_is_told_before_the_first_byte(
     db: Database, lemond: Lemond, make_worker: MakeWorker, hub: Hub
 ) -> None:

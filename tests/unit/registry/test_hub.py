@@ -30,7 +30,8 @@ from hal0.errors import (
     SourceUnreachable,
 )
 from hal0.registry.checksum import Interrupted
-from hal0.registry.hub import PUBLIC_HUB, HubAnswer, resolve
+from hal0.registry.hub import HubAnswer, resolve
+from hal0.registry.reach import PUBLIC_HUB
 from hal0.registry.sources import HubFile, Source
 from tests.fakes.source import Manner
 from tests.fakes.source.hub import Hub

@@ -23,8 +23,9 @@ from hal0.errors import (
     SourceNotFound,
 )
 from hal0.registry.checksum import Interrupted
+from hal0.registry.names import final_paths
 from hal0.registry.part import Watcher
-from hal0.registry.place import final_paths, is_in_place, place
+from hal0.registry.place import is_in_place, place
 
 MIB = 2**20
 OTHER_DISK = Path("/dev/shm")
@@ -133,14 +134,6 @@ def test_a_link_that_was_made_for_nothing_does_not_stay(
     assert source.stat().st_nlink == (1 if forbids else 2)
 
 
-def test_a_symlink_stands_for_the_file_behind_it(source: Path, target: Path) -> None:
-    link = source.with_name("link.gguf")
-    link.symlink_to(source)
-    assert bring(link, target) == "linked"
-    assert not target.is_symlink()
-    assert target.samefile(source)
-
-
 def test_another_file_at_the_target_is_replaced_whole(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True)
     target.write_bytes(b"old")
@@ -176,7 +169,7 @@ def test_neither_source_nor_target_is_source_not_found(source: Path, target: Pat
 def test_a_source_that_is_no_regular_file_is_not_found(source: Path, target: Path) -> None:
     source.unlink()
     os.mkfifo(source)
-    with pytest.raises(SourceNotFound, match="not a regular file"):
+    with pytest.raises(SourceNotFound, match="is a FIFO, not a regular file"):
         bring(source, target)
 
 
@@ -377,12 +370,6 @@ def test_several_files_lie_in_a_folder_of_their_own_under_their_names(tmp_path: 
     assert final_paths(tmp_path, "m", names) == tuple(tmp_path / "m" / name for name in names)
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "../up"])
-def test_a_name_that_leads_out_of_the_models_folder_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InvalidRequest):
-        final_paths(tmp_path, name, ["a.gguf"])
-
-
 @pytest.mark.parametrize(
     "names", [["x.part"], ["x.bad"], ["a.gguf", "a.gguf.part.json"], ["a.gguf", ".a.gguf.link"]]
 )
@@ -394,10 +381,3 @@ def test_a_name_that_files_on_their_way_have_is_refused(names: list[str], tmp_pa
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="same name"):
         final_paths(tmp_path, "m", ["a.gguf", "a.gguf"])
-
-
-def test_a_source_whose_links_lead_in_a_circle_is_not_found(tmp_path: Path) -> None:
-    loop = tmp_path / "loop"
-    loop.symlink_to(loop)
-    with pytest.raises(SourceNotFound):
-        bring(loop, tmp_path / "models" / "m.gguf")

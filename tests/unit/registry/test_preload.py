@@ -6,6 +6,7 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -175,9 +176,9 @@ def make_link_to_device(path: Path) -> None:
         (make_folder, "a folder"),
         (os.mkfifo, "a FIFO"),
         (make_socket, "a socket"),
-        (make_link_to_device, "a character device"),
-        (make_broken_link, "a broken link to nowhere"),
-        (make_circle, "a circle"),
+        (make_link_to_device, "it is a link to /dev/zero"),
+        (make_broken_link, "it is a link to nowhere"),
+        (make_circle, "it is a link to .*model.gguf"),
     ],
 )
 def test_what_is_no_regular_file_is_not_found_and_does_not_hang(
@@ -194,6 +195,17 @@ def test_what_is_no_regular_file_is_not_found_and_does_not_hang(
         validate(verdicts, ModelFile("model", path, 1, None))
     assert caught.value.evidence["path"] == str(path)
     assert caught.value.evidence["role"] == "model"
+
+
+def test_several_files_lie_in_a_folder_that_is_no_link(
+    tmp_path: Path, verdicts: KeptVerdicts
+) -> None:
+    files = [registered(path) for path in write_tiny_shards(tmp_path / "outside", "w")]
+    assert len(validate(verdicts, *files)) == 3
+    (tmp_path / "model").symlink_to(tmp_path / "outside")
+    linked = [replace(file, path=tmp_path / "model" / file.path.name) for file in files]
+    with pytest.raises(FileNotFound, match=r"its folder .*model is a link to"):
+        validate(verdicts, *linked)
 
 
 def test_a_file_below_a_file_is_not_found(good: Path, verdicts: KeptVerdicts) -> None:

@@ -1,0 +1,83 @@
+"""The checker of the campaigns accepts a true history and rejects each false one, by its point."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.house import House
+from tests.chaos.checker import NOT_YET, check
+from tests.chaos.client import LoggingClient
+from tests.chaos.doctored import DOCTORS, Copy
+from tests.chaos.evidence import Evidence
+from tests.fakes.lemond import Lemond
+
+pytestmark = pytest.mark.slow
+
+CASES = [(point, doctor) for point, doctors in DOCTORS.items() for doctor in doctors]
+
+
+@pytest.fixture(scope="module")
+def true(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
+    """A history that real processes made: loads, a refusal and its retry, a worker's death."""
+    folder = tmp_path_factory.mktemp("true")
+    answers, calls = folder / "answers.ndjson", folder / "calls.ndjson"
+    (folder / "home" / "models").mkdir(parents=True)
+    with (
+        Lemond(folder / "home" / "models", call_log=calls) as lemond,
+        House(folder, lemond.url) as house,
+    ):
+        house.start_api()
+        client = LoggingClient("client", lambda: house.url, answers)
+        live(house, client)
+        client.close()
+        house.sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        yield Evidence(house.home / "hal0.db", answers, calls)
+
+
+def live(house: House, client: LoggingClient) -> None:
+    for seed, name in enumerate(("chat", "code", "idle")):
+        house.add_model(name, seed=seed)
+        house.add_slot(name, name)
+    armed = house.start_worker("load.sent:kill")
+    client.ask("POST", "/api/v1/slots/chat/load", {})
+    armed.wait(40)
+    house.start_worker()
+    house.wait_until("ready", "chat")
+    source = house.sources / "code.gguf"
+    good = source.read_bytes()
+    source.write_bytes(good[:-1] + bytes([good[-1] ^ 0xFF]))
+    told = client.ask("POST", "/api/v1/slots/code/load", {})
+    house.wait_until("error", "code")
+    source.write_bytes(good)
+    client.ask("POST", f"/api/v1/jobs/{told.body['jobs'][1]}/retry", {})
+    house.wait_until("ready", "code")
+    client.ask("POST", "/api/v1/slots/chat/load", {"options": {"ctx_size": 1024}})
+    house.wait_settled()
+    client.ask("POST", "/api/v1/slots/code/unload", {})
+    house.wait_settled()
+    for path in ("slots/chat", "slots", "models", "jobs?limit=200", "transitions?limit=200"):
+        assert client.ask("GET", f"/api/v1/{path}").is_success
+
+
+def test_a_true_history_is_accepted(true: Evidence) -> None:
+    assert check(true) == []
+    assert len(true.loads()) == 3
+    assert all(len(call.opened) == 1 for call in true.loads())
+
+
+@pytest.mark.parametrize(
+    ("point", "doctor"), CASES, ids=[f"{point}-{doctor.__name__}" for point, doctor in CASES]
+)
+def test_a_false_history_is_rejected(
+    true: Evidence, tmp_path: Path, point: int, doctor: Callable[[Copy], None]
+) -> None:
+    copy = Copy(true, tmp_path)
+    assert check(copy.evidence) == []
+    doctor(copy)
+    assert point in {violation.point for violation in check(copy.evidence)}
+
+
+def test_every_point_is_doctored_or_is_said_to_be_not_yet() -> None:
+    assert sorted([*DOCTORS, *NOT_YET]) == list(range(1, 9))
+    assert not DOCTORS.keys() & NOT_YET.keys()

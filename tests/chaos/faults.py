@@ -1,0 +1,173 @@
+"""What befalls the processes of a campaign, one fault after another, by a seeded choice.
+
+Workers are also started armed: such a one kills itself at a named point that it comes to. Whoever
+died is started again within half a second; `calm` has everybody up, and nobody armed.
+"""
+
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+
+from hal0.clock import utc_now
+from hal0.points import POINTS
+from tests.acceptance.house import House
+from tests.fakes.lemond import Lemond
+
+ARMED: Final = sorted(POINTS - {"api.enqueued"})
+DEAD: Final = frozenset({"kill worker", "kill API", "kill engine", "die at a point", "stop worker"})
+"""Faults that end in a SIGKILL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """A process that was killed, and when."""
+
+    pid: int
+    at: datetime
+
+
+@dataclass
+class Faults:
+    """One house and its engine, to which things happen. One thread only."""
+
+    house: House
+    lemond: Lemond
+    dice: random.Random
+    workers: int
+    silence_s: float
+    count: Counter[str] = field(default_factory=Counter)
+    points: Counter[str] = field(default_factory=Counter)
+    deaths: list[Death] = field(default_factory=list)
+    _workers: "dict[subprocess.Popen[bytes], str | None]" = field(default_factory=dict)
+    _api: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def kills(self) -> int:
+        """How many processes were killed."""
+        return sum(count for what, count in self.count.items() if what in DEAD)
+
+    def start(self) -> None:
+        """Start everybody."""
+        self._api = self.house.start_api()
+        for _ in range(self.workers):
+            self._start_worker(None)
+
+    def next(self) -> None:
+        """Let one thing happen, and start again whoever is dead."""
+        acts: dict[str, tuple[int, Callable[[], bool]]] = {
+            "kill worker": (26, self._kill_worker),
+            "kill API": (14, self._kill_api),
+            "kill engine": (10, self._kill_engine),
+            "stop worker": (4, self._stop_worker),
+            "lock database": (8, self._lock),
+            "empty run folder": (8, self._empty_run),
+            "failing load": (10, self._fail_a_load),
+            "slow loads": (10, self._slow_loads),
+        }
+        name = self.dice.choices(list(acts), [weight for weight, _ in acts.values()])[0]
+        if acts[name][1]():
+            self.count[name] += 1
+        self.tend()
+
+    def tend(self, *, calm: bool = False) -> None:
+        """Start again whoever is dead; often armed, unless it is to be calm."""
+        for process, point in list(self._workers.items()):
+            if process.poll() is None:
+                continue
+            if point is not None and process.returncode == -signal.SIGKILL:
+                self.count["die at a point"] += 1
+                self.points[point] += 1
+                self.deaths.append(Death(process.pid, utc_now()))
+            del self._workers[process]
+        while len(self._workers) < self.workers:
+            is_armed = not calm and self.dice.random() < 0.8
+            self._start_worker(self.dice.choice(ARMED) if is_armed else None)
+        if self._api is None or self._api.poll() is not None:
+            is_armed = not calm and self.dice.random() < 0.2
+            self._api = self.house.start(
+                "-m", "hal0", "api", point="api.enqueued:kill" if is_armed else None
+            )
+
+    def calm(self) -> None:
+        """Have everybody up, and nobody armed."""
+        self.lemond.script(models={"*": None})
+        for process, point in list(self._workers.items()):
+            if point is not None and process.poll() is None:
+                self._kill(process)
+        self.tend(calm=True)
+        self.house.wait_for(self.house.is_up)
+
+    def _start_worker(self, point: str | None) -> None:
+        armed = None if point is None else f"{point}:kill"
+        self._workers[self.house.start("-m", "workers", point=armed)] = point
+
+    def _kill(self, process: "subprocess.Popen[bytes]") -> bool:
+        if process.poll() is not None:
+            return False
+        process.kill()
+        process.wait()
+        self.deaths.append(Death(process.pid, utc_now()))
+        return True
+
+    def _kill_worker(self) -> bool:
+        victim = self.dice.choice(list(self._workers))
+        self._workers[victim] = None  # it did not die at its point
+        return self._kill(victim)
+
+    def _kill_api(self) -> bool:
+        return self._api is not None and self._kill(self._api)
+
+    def _kill_engine(self) -> bool:
+        self.lemond.kill()
+        threading.Event().wait(self.dice.uniform(0, 0.7))
+        self.lemond.start()
+        return True
+
+    def _stop_worker(self) -> bool:
+        """Stop a worker for longer than the silence limit; whoever runs a job is killed first."""
+        victim = self.dice.choice(list(self._workers))
+        self._workers[victim] = None
+        if victim.poll() is not None:
+            return False
+        victim.send_signal(signal.SIGSTOP)
+        until = time.monotonic() + 1.5 * self.silence_s
+        while victim.poll() is None and time.monotonic() < until:
+            threading.Event().wait(0.1)
+        if victim.poll() is None:  # it ran nothing, so nobody missed it
+            victim.send_signal(signal.SIGCONT)
+        else:
+            self.deaths.append(Death(victim.pid, utc_now()))
+        return True
+
+    def _lock(self) -> bool:
+        """Hold the write lock, sometimes for longer than a writer waits."""
+        with closing(sqlite3.connect(self.house.home / "hal0.db", timeout=20)) as connection:
+            connection.isolation_level = None
+            connection.execute("BEGIN IMMEDIATE")
+            threading.Event().wait(self.dice.choice([0.3, 1.0, 3.0]))
+            connection.execute("ROLLBACK")
+        return True
+
+    def _empty_run(self) -> bool:
+        for folder in ("bells", "owners"):
+            shutil.rmtree(self.house.home / "run" / folder, ignore_errors=True)
+        return True
+
+    def _fail_a_load(self) -> bool:
+        """Let each model's next load fail, which evicts every model."""
+        self.lemond.script(models={"*": {"load_fail": "scripted failure", "load_times": 1}})
+        return True
+
+    def _slow_loads(self) -> bool:
+        self.lemond.script(models={"*": {"load_delay_s": self.dice.choice([0.0, 0.05, 0.4])}})
+        return True

@@ -7,9 +7,10 @@
 
 Deferred transactions that read and then write lost to SQLITE_BUSY 1047 of 1600 times when this was
 measured, and the busy timeout does not help them: hence IMMEDIATE. No transaction is held over
-HTTP, files or sleep. Foreign errors become `hal0.errors` here. A SQLAlchemy engine never leaves.
+HTTP, files or sleep. A SQLAlchemy engine never leaves.
 """
 
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -18,65 +19,21 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import URL, Connection, create_engine, event, exc
+from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine import Engine
 
 from hal0 import errors
+from hal0.folders import make_folder, sync_folder
 from hal0.settings import Settings
+from hal0.sqlite_errors import ROOM_BYTES, code_of, database_errors, full, has_room
 from hal0.tables import REVISION
 
 _FULL, _NORMAL = "FULL", "NORMAL"
-_UNWRITABLE: Final = {
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_NOMEM,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
-}
 WRITTEN: Final = (
     *("hal0.db", "hal0.db-wal", "hal0.db-shm", "migrate.lock", "up.lock"),
     *("run/bells", "run/owners"),
 )
 """What every process of a home must be able to write, once it is there."""
-
-
-@contextmanager
-def database_errors(path: Path = Path("hal0.db")) -> Iterator[None]:
-    """Map SQLite's refusals to ours; constraint violations pass, they are the caller's to read."""
-    try:
-        yield
-    except exc.IntegrityError:
-        raise
-    except (exc.DBAPIError, sqlite3.Error) as error:
-        raise _mapped(error, path) from error
-    except exc.TimeoutError as error:
-        raise errors.DatabaseLocked(f"no free connection to {path} within 30 s") from error
-
-
-def _mapped(error: Exception, path: Path) -> Exception:
-    cause = getattr(error, "orig", None) or error
-    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF
-    message = str(cause)
-    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return errors.DatabaseLocked(
-            f"another process holds {path}: {message}; end it, or try again later",
-            retry_after_s=1,
-        )
-    if code == sqlite3.SQLITE_FULL:
-        return errors.DatabaseFull(
-            f"no room for {path}: {message}; make room on its disk", retry_after_s=5
-        )
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-        return errors.DatabaseCorrupt(
-            f"{path} is damaged or no database: {message}; stop hal0, put it aside for whoever may "
-            "mend it, and put a copy in its place"
-        )
-    if code in _UNWRITABLE:
-        return errors.DatabaseUnwritable(
-            f"{path} cannot be used: {message}; see to its disk, its owner and its permissions",
-            retry_after_s=5,
-        )
-    return errors.DatabaseError(message)
 
 
 def _engine(path: Path, synchronous: str, begin: str, busy_timeout_s: float) -> Engine:
@@ -117,6 +74,7 @@ class Database:
         self._readers = _engine(path, _NORMAL, "BEGIN", busy_timeout_s)
         self._writers = _engine(path, _FULL, "BEGIN IMMEDIATE", busy_timeout_s)
         self._soft = _engine(path, _NORMAL, "BEGIN IMMEDIATE", busy_timeout_s)
+        self._is_log_doubtful = False
 
     @contextmanager
     def _begin(self, engine: Engine) -> Iterator[Connection]:
@@ -127,13 +85,55 @@ class Database:
         """Open one consistent view."""
         return self._begin(self._readers)
 
-    def write(self) -> AbstractContextManager[Connection]:
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
         """Open a transaction whose commit is on disk when it returns."""
-        return self._begin(self._writers)
+        if self._is_log_doubtful:
+            self._renew_log()
+        try:
+            with self._begin(self._writers) as connection:
+                yield connection
+        except errors.DatabaseError as error:
+            if code_of(error.__cause__) == sqlite3.SQLITE_IOERR:
+                self._is_log_doubtful = True
+            raise
+
+    def _renew_log(self) -> None:
+        """Bring all that is in the log into the file of the database, synced; begin the log anew.
+
+        After a failed fsync Linux takes for written what it could not write, and the next fsync
+        goes well: a commit behind such frames of soft ones would go with them at a power cut.
+        """
+        with database_errors(self.path):
+            line = self._writers.raw_connection()
+            try:
+                busy = line.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            finally:
+                line.close()
+        if busy:
+            raise errors.DatabaseLocked(f"the log of {self.path} is in use", retry_after_s=1)
+        self._is_log_doubtful = False
 
     def soft(self) -> AbstractContextManager[Connection]:
         """Open a transaction whose commit a power cut may forget."""
         return self._begin(self._soft)
+
+    def ensure_room(self) -> None:
+        """Raise DatabaseFull when next to nothing is free on the disk of the file."""
+        if not has_room(self.path):
+            raise full(self.path, f"less than {ROOM_BYTES:,} bytes are free")
+
+    def ensure_readable(self) -> None:
+        """Read the schema through the pool, and afresh from the file that its caches hide.
+
+        Never waits for a writer. Raises DatabaseError.
+        """
+        with self.read() as tx:
+            tx.exec_driver_sql("SELECT version_num FROM alembic_version").one()
+        if (found := revision(self.path)) is None:
+            raise errors.DatabaseCorrupt(f"{self.path} is gone, or empty; put it back")
+        if found != REVISION:
+            raise _wrong_revision(self.path, found)
 
     def close(self) -> None:
         """Give back every connection."""
@@ -177,7 +177,7 @@ def prepare_home(settings: Settings) -> None:
     """
     for folder in (settings.home, settings.models, settings.run):
         try:
-            folder.mkdir(parents=True, exist_ok=True, mode=0o750)
+            make_folder(folder, mode=0o750)
         except OSError as error:
             raise errors.SettingsError(
                 f"{folder} cannot be made: {error.strerror}; set HAL0_HOME to a folder you own"
@@ -199,19 +199,28 @@ def revision(path: Path) -> str | None:
     if not path.exists() or path.stat().st_size == 0:
         return None
     with database_errors(path):
-        connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=5)
         try:
-            names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
-            if not names:
-                return None
-            if "alembic_version" not in names:
-                raise errors.DatabaseCorrupt(
-                    f"{path} is a database, but not one of hal0; set HAL0_HOME to another folder"
-                )
-            row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
-            return None if row is None else str(row[0])
-        finally:
-            connection.close()
+            return _revision(path, "ro")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+                raise
+            return _revision(path, "rw")  # who made it died in its first moment: roll that back
+
+
+def _revision(path: Path, mode: str) -> str | None:
+    connection = sqlite3.connect(f"{path.as_uri()}?mode={mode}", uri=True, timeout=5)
+    try:
+        names = {row[0] for row in connection.execute("SELECT name FROM sqlite_schema")}
+        if not names:
+            return None
+        if "alembic_version" not in names:
+            raise errors.DatabaseCorrupt(
+                f"{path} is a database, but not one of hal0; set HAL0_HOME to another folder"
+            )
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+        return None if row is None else str(row[0])
+    finally:
+        connection.close()
 
 
 def migrations_folder() -> Path:
@@ -222,21 +231,26 @@ def migrations_folder() -> Path:
 
 
 def back_up(database: Path, to: Path) -> None:
-    """Copy the database whole, also while others use it, and sync the copy."""
+    """Copy the database whole, also while others use it; what has the name `to` is synced."""
+    part = to.with_name(f"{to.name}.part")
+    part.unlink(missing_ok=True)
+    part.with_name(f"{part.name}-journal").unlink(missing_ok=True)  # of a copy that was killed
     with database_errors(database):
-        source, copy = sqlite3.connect(database), sqlite3.connect(to)
+        source, copy = sqlite3.connect(database), sqlite3.connect(part)
         try:
             copy.execute("PRAGMA synchronous = FULL")
             source.backup(copy)
         finally:
             copy.close()
             source.close()
+    part.replace(to)
+    sync_folder(to.parent)
 
 
 def migrate(settings: Settings) -> None:
     """Bring the database to REVISION, one process at a time (a lock file beside it).
 
-    Each revision runs in one transaction: killed in the middle, nothing of it stays. An older
+    All revisions run in one transaction: killed in the middle, nothing of it stays. An older
     database is copied to `hal0.db.<revision>.backup` first.
     """
     from alembic import command
@@ -251,6 +265,8 @@ def migrate(settings: Settings) -> None:
             return
         if found is not None:
             back_up(settings.database, settings.home / f"hal0.db.{found}.backup")
+        with contextlib.suppress(OSError):  # another made the home, where we may not read
+            sync_folder(settings.home.parent)
         config = Config(attributes={"settings": settings})
         config.set_main_option("script_location", str(migrations_folder()))
         with database_errors(settings.database):

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from hal0.states import DISPATCHABLE, Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 """The newest revision in `migrations/versions`; a database of another one is refused."""
 
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -443,6 +443,8 @@ tokens = Table(
     Column("expires_at", UtcTime),
     Column("revoked_at", UtcTime),
     Column("last_used_at", UtcTime),
+    Column("created_by", Text),  # NULL: made before this was kept
+    Column("revoked_by", Text),
     CheckConstraint("role IN ('client', 'reader', 'writer')", name="role"),
     sqlite_autoincrement=True,
 )

@@ -27,7 +27,7 @@ def run() -> None:
             target_metadata=metadata,
             render_as_batch=True,
             compare_type=True,
-            transaction_per_migration=True,
+            transaction_per_migration=False,  # a cut between two would leave a new home half made
             transactional_ddl=True,
         )
         with context.begin_transaction():

@@ -78,14 +78,17 @@ migrate(Settings(home=Path(sys.argv[1])))
 AT = "2026-01-02T03:04:05.678901Z"
 
 
-def make_first_schema(settings: Settings) -> None:
-    """Make a database of revision 0001 and write a history into it, through all of its triggers."""
+def make_first_schema(settings: Settings, at: str = FIRST) -> None:
+    """Make a database of revision 0001, or of a later one with the same history in it.
+
+    The history is written through all of its triggers.
+    """
     prepare_home(settings)
     config = Config(attributes={"settings": settings})
     config.set_main_option("script_location", str(migrations_folder()))
     with closing(sqlite3.connect(settings.database)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-    command.upgrade(config, FIRST)
+    command.upgrade(config, at)
     with closing(sqlite3.connect(settings.database)) as connection, connection:
         connection.executescript(HISTORY.format(AT))
         connection.executemany(

@@ -2,19 +2,24 @@
 
 import signal
 import socket
+from contextlib import closing
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
-from hal0 import logs, points
-from hal0.api import engines, jobs, meta, models, slots, transitions
-from hal0.api.auth import LOCAL_ACTOR, LOOPBACK, Gate
+from hal0 import logs, notify, points
+from hal0.access.roles import LOCAL
+from hal0.api import connection, engines, jobs, meta, models, slots, tokens, transitions
+from hal0.api.address import Address, ensure_closed, listen
+from hal0.api.auth import Gate
+from hal0.api.callers import Callers
+from hal0.api.keyring import Keyring
 from hal0.api.problems import Problems
+from hal0.api.pulse import Pulse
 from hal0.api.request_ids import RequestIds
 from hal0.db import Database, open_database
-from hal0.errors import SettingsError
 from hal0.jobs.boot import first_act
 from hal0.settings import Settings
 
@@ -23,7 +28,7 @@ STOP_WITHIN_S = 5
 
 
 def create_app(settings: Settings, db: Database) -> Starlette:
-    """Return the application; it opens nothing and closes nothing."""
+    """Return the application; it opens nothing, closes nothing, and its pulse is not started."""
     routes = [
         *meta.ROUTES,
         *slots.ROUTES,
@@ -31,50 +36,37 @@ def create_app(settings: Settings, db: Database) -> Starlette:
         *models.ROUTES,
         *engines.ROUTES,
         *transitions.ROUTES,
+        *tokens.ROUTES,
     ]
+    address, keyring = Address.read(settings.bind), Keyring(db)
+    callers = Callers(keyring, is_loopback=address.is_loopback)
     app = Starlette(
         routes=routes,
         middleware=[
             Middleware(RequestIds),
             Middleware(Problems),
-            Middleware(Gate, routes=routes),
+            Middleware(Gate, routes=routes, callers=callers, hosts=address.hosts),
         ],
     )
     app.router.redirect_slashes = False
     app.state.settings = settings
     app.state.db = db
+    app.state.keyring = keyring
+    app.state.pulse = Pulse(settings, db)
     return app
 
 
-def loopback_address(bind: str) -> tuple[str, int]:
-    """Split HAL0_BIND; raises SettingsError for an address that other machines can reach."""
-    host, _, port = bind.rpartition(":")
-    if host not in LOOPBACK:
-        raise SettingsError(
-            f"HAL0_BIND={bind}: this version has no tokens yet, so it listens on this machine "
-            f"alone; use one of {', '.join(sorted(LOOPBACK))}",
-            evidence={"bind": bind},
-        )
-    return host.strip("[]"), int(port)
+class Server(uvicorn.Server):
+    """uvicorn, which tells the service manager that it serves, and whether it works."""
 
+    def __init__(self, config: uvicorn.Config, db: Database) -> None:
+        super().__init__(config)
+        self._db = db
 
-def listen(bind: str) -> socket.socket:
-    """Listen at HAL0_BIND; raises SettingsError when it cannot be had."""
-    host, port = loopback_address(bind)
-    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else 40 ms an answer
-        listener.bind((host, port))
-        listener.listen()  # two that are only bound share a port, and one of them finds out late
-    except OSError as exc:
-        listener.close()
-        raise SettingsError(
-            f"HAL0_BIND={bind}: cannot listen there: {exc.strerror}; stop what does, or set "
-            "HAL0_BIND to another port",
-            evidence={"bind": bind},
-        ) from exc
-    return listener
+    async def main_loop(self) -> None:
+        """Serve until told to stop."""
+        async with notify.serving("answers", self._db.ensure_readable):
+            await super().main_loop()
 
 
 def serve(settings: Settings) -> int:
@@ -82,26 +74,33 @@ def serve(settings: Settings) -> int:
 
     Raises SettingsError, and DatabaseOlder or DatabaseNewer for a database of another version.
     """
-    logs.set_up(settings.log_level)
+    logs.set_up(settings.log_level, "hal0-api")
     points.arm(settings.point)
-    listener = listen(settings.bind)
-    db = open_database(settings)
-    first_act(db, LOCAL_ACTOR)
+    with listen(settings.bind) as listener, closing(open_database(settings)) as db:
+        ensure_closed(settings.bind, db)
+        first_act(db, LOCAL)
+        return _serve(create_app(settings, db), listener)
+
+
+def _serve(app: Starlette, listener: socket.socket) -> int:
     config = uvicorn.Config(
-        create_app(settings, db),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
+        http=connection.within(app.state.settings.request_timeout_s),
+        ws="none",  # an upgrade would pass by whatever makes a refusal a problem
+        proxy_headers=False,  # else whoever comes from loopback says which address failed
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, app.state.db)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stopped)
+    app.state.pulse.start()
     try:
         server.run(sockets=[listener])
     finally:
-        db.close()
-        listener.close()
+        app.state.pulse.end()
     return 0 if server.started else 1
 
 

@@ -1,46 +1,38 @@
 """Who may do what: one table of routes and roles, and nothing that is not in it can be reached.
 
-    client   inference alone
-    reader   also looks at everything
-    writer   also changes everything
-
-There are no tokens yet: hal0 binds to loopback alone and who is on this machine is a writer, named
-`local`. A web page that runs on this machine is not its user, though. Two checks keep pages out:
-the Host header must name this machine (against DNS rebinding), and a request that changes something
-must not come from another origin.
+A request passes four checks. Its Host must name this machine where the API is bound to loopback
+(against DNS rebinding). One that changes something must not come from a page of another origin. Its
+caller must be known (`callers.py`), except for what is anyone's. The caller's role must be the
+route's.
 """
 
 from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Set as AbstractSet
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hal0.errors import BadHost, BadOrigin, Forbidden, MethodNotAllowed, RouteNotFound
-
-LOOPBACK: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
-"""The names of this machine, as a Host header writes them."""
+from hal0.access.roles import Role
+from hal0.api.callers import Caller, Callers
+from hal0.errors import (
+    BadHost,
+    BadOrigin,
+    Forbidden,
+    MethodNotAllowed,
+    RequestError,
+    RouteNotFound,
+)
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-LOCAL_ACTOR: Final = "local"
-
-
-class Role(IntEnum):
-    """What a caller may do; each role may do what those below it may."""
-
-    ANYONE = 0
-    CLIENT = 1
-    READER = 2
-    WRITER = 3
 
 
 _ROUTES = """
 GET    /livez                            anyone
 GET    /readyz                           anyone
 GET    /api/v1/meta                      reader
+GET    /api/v1/openapi.json              reader
 GET    /api/v1/slots                     reader
 POST   /api/v1/slots                     writer
 GET    /api/v1/slots/{slot}              reader
@@ -64,10 +56,13 @@ GET    /api/v1/engines                   reader
 POST   /api/v1/engines                   writer
 GET    /api/v1/engines/{engine}          reader
 GET    /api/v1/transitions               reader
+GET    /api/v1/tokens                    writer
+POST   /api/v1/tokens                    writer
+DELETE /api/v1/tokens/{token}            writer
 """
 
 TABLE: Final[dict[tuple[str, str], Role]] = {
-    (method, path): Role[role.upper()]
+    (method, path): Role.named(role)
     for method, path, role in (line.split() for line in _ROUTES.strip().splitlines())
 }
 
@@ -75,54 +70,84 @@ TABLE: Final[dict[tuple[str, str], Role]] = {
 class Gate:
     """ASGI middleware that lets a request through to a route of the table, or raises why not."""
 
-    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Sequence[BaseRoute],
+        callers: Callers,
+        hosts: AbstractSet[str] | None,
+    ) -> None:
         self.app = app
         self.routes = routes
+        self.callers = callers
+        self.hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Check host, origin and role; raises Forbidden, RouteNotFound, MethodNotAllowed."""
+        """Pass a request on with `state["actor"]`.
+
+        Raises BadHost, BadOrigin, Unauthorized, TooManyFailures, Forbidden, RouteNotFound,
+        MethodNotAllowed.
+        """
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
         if scope["type"] != "http":
             raise Forbidden(f"{scope['type']} is not served here")
         headers = Headers(scope=scope)
-        host = check_host(headers)
+        check_host(headers, self.hosts)
         if scope["method"] not in SAFE_METHODS:
-            check_origin(headers, host)
-        needed = role_of(scope, self.routes)
-        actor, role = identify()
-        if role < needed:
-            raise Forbidden(f"{scope['method']} {scope['path']} needs the role {needed.name}")
-        scope.setdefault("state", {})["actor"] = actor
-        await self.app(scope, receive, send)
+            check_origin(headers)
+        caller = await self._admitted(scope, headers)
+        if caller is None:
+            await self.app(scope, receive, send)
+            return
+        scope.setdefault("state", {})["actor"] = caller.actor
+        try:
+            await self.app(scope, receive, send)
+        finally:  # when the answer is sent, so that nobody waits for it
+            await self.callers.note_use(caller)
+
+    async def _admitted(self, scope: Scope, headers: Headers) -> Caller | None:
+        """Return who asks, None for anyone; raises when they may not."""
+        address = (scope.get("client") or ("",))[0]
+        try:
+            needed = role_of(scope, self.routes)
+        except RequestError:
+            await self.callers.identify(headers, address)  # a stranger learns not what there is
+            raise
+        if needed is Role.ANYONE:
+            return None
+        caller = await self.callers.identify(headers, address)
+        if caller.role < needed:
+            raise Forbidden(
+                f"{scope['method']} {scope['path']} needs the role {needed}; the token "
+                f"{caller.actor} has the role {caller.role}",
+                evidence={"needed": str(needed), "role": str(caller.role)},
+            )
+        return caller
 
 
-def identify() -> tuple[str, Role]:
-    """Return who asks and what they may do: without tokens, the user of this machine."""
-    return LOCAL_ACTOR, Role.WRITER
-
-
-def check_host(headers: Headers) -> str:
-    """Return the Host header if it names this machine; raises BadHost."""
+def check_host(headers: Headers, hosts: AbstractSet[str] | None) -> None:
+    """Refuse a Host header that names none of `hosts`, None = all will do; raises BadHost."""
+    if hosts is None:
+        return
     values = headers.getlist("host")
     host = values[0].lower() if len(values) == 1 else ""
     name, colon, port = host.rpartition(":")
-    if host in LOOPBACK or (name in LOOPBACK and colon and port.isdigit()):
-        return host
+    if host in hosts or (name in hosts and colon and port.isdigit()):
+        return
     raise BadHost(
-        f"the Host header must name this machine ({', '.join(sorted(LOOPBACK))}), "
+        f"the Host header must name this machine ({', '.join(sorted(hosts))}), "
         f"not {', '.join(values) or 'nothing'}",
         evidence={"host": values},
     )
 
 
-def check_origin(headers: Headers, host: str) -> None:
+def check_origin(headers: Headers) -> None:
     """Refuse what a page of another site makes a browser send; raises BadOrigin."""
-    origins = headers.getlist("origin")
+    origins, host = headers.getlist("origin"), headers.get("host", "").lower()
     if origins:
-        parts = urlsplit(origins[0])
-        is_ours = len(origins) == 1 and parts.scheme in {"http", "https"} and parts.netloc == host
+        is_ours = len(origins) == 1 and origins[0].lower() in {f"http://{host}", f"https://{host}"}
     else:
         is_ours = headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
     if not is_ours:

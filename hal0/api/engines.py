@@ -8,7 +8,7 @@ from starlette.routing import Route
 from hal0.api import exchange, views
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.schemas import EngineCreate, Page
+from hal0.api.schemas import EngineCreate, Page, Query
 from hal0.registry.roster import add_engine, all_engines, engine_named
 
 
@@ -18,13 +18,15 @@ async def list_engines(request: Request) -> Response:
     after = key_of("engines", str, query.cursor) or ""
     known = await exchange.read(request, all_engines)
     rest = [engine for engine in known if engine.name > after]
+    shown = [views.engine_json(engine) for engine in rest[: query.limit + 1]]
     return exchange.answer(
-        page(rest, query.limit, views.engine_json, lambda one: cursor_of("engines", one.name))
+        page(shown, query.limit, lambda engine: cursor_of("engines", engine["name"]))
     )
 
 
 async def show_engine(request: Request) -> Response:
     """Return one engine."""
+    exchange.query_of(request, Query)
     name = request.path_params["engine"]
     engine = await exchange.read(request, lambda tx: engine_named(tx, name))
     return exchange.answer(views.engine_json(engine))

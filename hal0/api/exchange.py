@@ -5,6 +5,7 @@ is one `db.read()`: what it shows is one consistent view.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -17,9 +18,11 @@ from starlette.responses import Response
 from hal0 import points
 from hal0.api.idempotency import REPLAYED, Once, Reply, digest_of, done_once, key_in
 from hal0.api.json_body import json_object
+from hal0.api.pulse import Pulse
 from hal0.api.refusals import refused, validated
 from hal0.api.schemas import Query
 from hal0.db import Database
+from hal0.errors import DatabaseError
 from hal0.jobs import bell
 from hal0.jobs.ledger.rows import By
 from hal0.settings import Settings
@@ -37,6 +40,11 @@ def settings_of(request: Request) -> Settings:
 def database_of(request: Request) -> Database:
     """Return the database of this process."""
     return cast(Database, request.app.state.db)
+
+
+def pulse_of(request: Request) -> Pulse:
+    """Return the pulse of this process."""
+    return cast(Pulse, request.app.state.pulse)
 
 
 def by(request: Request) -> By:
@@ -82,8 +90,12 @@ async def enqueue(request: Request, do: Callable[[Connection], Reply]) -> Reply:
 
 def _changed(request: Request, do: Callable[[Connection], Reply]) -> Reply:
     once = _once(request)
-    with database_of(request).write() as tx:
-        return do(tx) if once is None else done_once(tx, once, do)
+    try:
+        with database_of(request).write() as tx:
+            return do(tx) if once is None else done_once(tx, once, do)
+    except DatabaseError as error:
+        pulse_of(request).doubt(error)
+        raise
 
 
 def _once(request: Request) -> Once | None:
@@ -98,17 +110,19 @@ def _once(request: Request) -> Once | None:
 async def body_of(request: Request, schema: type[S]) -> S:
     """Return the checked body; none at all counts as `{}`. A POST reads it before it changes.
 
-    Raises TooLarge, NotJson, and InvalidRequest that lists every bad field.
+    Raises TooLarge, TooSlow, NotJsonType, NotJson, and InvalidRequest that lists every bad field.
     """
     query_of(request, Query)
-    request.state.body = await json_object(request)
+    within_s = settings_of(request).request_timeout_s
+    request.state.body = await json_object(request, within_s)
     return validated(schema, request.state.body)
 
 
 def query_of(request: Request, schema: type[S]) -> S:
     """Return the checked query. Raises InvalidRequest that lists every bad parameter."""
     pairs = request.query_params.multi_items()
-    twice = sorted({name for name, _ in pairs if len(request.query_params.getlist(name)) > 1})
+    times = Counter(name for name, _ in pairs)
+    twice = sorted(name for name in times if times[name] > 1)
     if twice:
         raise refused([(name, "is given twice") for name in twice])
     return validated(schema, dict(pairs))

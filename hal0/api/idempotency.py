@@ -20,6 +20,7 @@ from hal0.api.refusals import refused
 from hal0.api.views import when
 from hal0.clock import utc_now
 from hal0.errors import KeyReused
+from hal0.masks import holds_token
 from hal0.tables import idempotency_keys
 
 HEADER: Final = "Idempotency-Key"
@@ -55,7 +56,8 @@ def key_in(headers: Headers) -> str | None:
     if not given:
         return None
     key = given[0]
-    if len(given) == 1 and 0 < len(key) <= MAX_LENGTH and key.isascii() and key.isprintable():
+    fits = len(given) == 1 and 0 < len(key) <= MAX_LENGTH and key.isascii() and key.isprintable()
+    if fits and not holds_token(key):
         return key
     problem = f"takes one key of 1 to {MAX_LENGTH} printable ASCII characters, such as a UUID"
     raise refused([(HEADER, problem)])

@@ -8,7 +8,7 @@ from starlette.routing import Route
 from hal0.api import exchange, views
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.schemas import BulkRetry, JobsQuery, Nothing
+from hal0.api.schemas import BulkRetry, JobsQuery, Nothing, Query
 from hal0.api.waiting import order
 from hal0.errors import JobNotFound
 from hal0.jobs.bulk import BulkFilter, retry_all
@@ -26,13 +26,13 @@ async def list_jobs(request: Request) -> Response:
     rows = await exchange.read(
         request, lambda tx: job_page(tx, wanted, limit=query.limit + 1, before=before)
     )
-    return exchange.answer(
-        page(rows, query.limit, views.job_json, lambda row: cursor_of("jobs", row.job.id))
-    )
+    shown = [views.job_json(row) for row in rows]
+    return exchange.answer(page(shown, query.limit, lambda job: cursor_of("jobs", job["id"])))
 
 
 async def show_job(request: Request) -> Response:
     """Return one job."""
+    exchange.query_of(request, Query)
     job_id = request.path_params["job_id"]
     return exchange.answer(
         views.job_json(await exchange.read(request, lambda tx: job_detail(tx, job_id)))
@@ -41,6 +41,7 @@ async def show_job(request: Request) -> Response:
 
 async def show_chain(request: Request) -> Response:
     """Return a chain with its jobs."""
+    exchange.query_of(request, Query)
     chain_id = request.path_params["chain_id"]
     return exchange.answer(
         views.chain_json(await exchange.read(request, lambda tx: chain_detail(tx, chain_id)))

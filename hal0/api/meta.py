@@ -1,14 +1,14 @@
 """What this process is, and whether it can do its work."""
 
-from typing import Any
-
 from sqlalchemy import Connection, text
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hal0 import __version__
-from hal0.api import exchange
+from hal0.api import exchange, openapi, process_answers
+from hal0.api.schemas import Query
 from hal0.api.views import when
 from hal0.errors import DatabaseNewer, DatabaseOlder, tree
 from hal0.jobs.queries import living_workers
@@ -18,40 +18,50 @@ from hal0.tables import REVISION
 
 async def meta(request: Request) -> Response:
     """Return the closed lists of this version."""
+    exchange.query_of(request, Query)
     edges = sorted(EDGES, key=lambda edge: (edge.source or "", edge.to, edge.cause))
-    return exchange.answer(
-        {
-            "version": __version__,
-            "schema_revision": REVISION,
-            "home": str(exchange.settings_of(request).home),
-            "states": list(SlotState),
-            "edges": [{"from": e.source, "to": e.to, "cause": e.cause} for e in edges],
-            "causes": list(Cause),
-            "kinds": list(JobKind),
-            "job_states": list(JobState),
-            "outcomes": list(Outcome),
-            "error_codes": [
-                {"code": error.code, "http_status": error.status}
-                for error in sorted(tree(), key=lambda error: error.code)
-            ],
-        }
-    )
+    lists: process_answers.Meta = {
+        "version": __version__,
+        "schema_revision": REVISION,
+        "home": str(exchange.settings_of(request).home),
+        "states": list(SlotState),
+        "edges": [{"from": e.source, "to": e.to, "cause": e.cause} for e in edges],
+        "causes": list(Cause),
+        "kinds": list(JobKind),
+        "job_states": list(JobState),
+        "outcomes": list(Outcome),
+        "error_codes": [
+            {"code": error.code, "http_status": error.status}
+            for error in sorted(tree(), key=lambda error: error.code)
+        ],
+    }
+    return exchange.answer(lists)
+
+
+async def show_openapi(request: Request) -> Response:
+    """Return this document."""
+    exchange.query_of(request, Query)
+    text = await run_in_threadpool(openapi.text_of, request.app)
+    return Response(text, media_type="application/json")
 
 
 async def livez(request: Request) -> Response:
-    """Tell that the process answers."""
-    return exchange.answer({"live": True, "version": __version__})
+    """Tell that the process process_answers."""
+    alive: process_answers.Live = {"live": True, "version": __version__}
+    return exchange.answer(alive)
 
 
 async def readyz(request: Request) -> Response:
-    """Tell that the database can be read and has this schema; else 503.
+    """Tell that a change would be taken; else what it would be answered: 503, or 507.
 
+    Nothing is written for it: the pulse of this process knows whether the last write went well.
     Workers are told, not required: what is asked of this process is kept until one is there.
     """
+    await run_in_threadpool(exchange.pulse_of(request).ensure_writable)
     return exchange.answer(await exchange.read(request, _readiness))
 
 
-def _readiness(tx: Connection) -> dict[str, Any]:
+def _readiness(tx: Connection) -> process_answers.Ready:
     found = tx.execute(text("SELECT version_num FROM alembic_version")).scalar_one_or_none()
     if found != REVISION:
         kind = DatabaseNewer if found is not None and found > REVISION else DatabaseOlder
@@ -79,4 +89,5 @@ ROUTES = [
     Route("/livez", livez, methods=["GET"]),
     Route("/readyz", readyz, methods=["GET"]),
     Route("/api/v1/meta", meta, methods=["GET"]),
+    Route("/api/v1/openapi.json", show_openapi, methods=["GET"]),
 ]

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hal0.api import exchange, views
+from hal0.api import answers, exchange, views
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import FileBody, ModelCreate, Page, Query
@@ -23,12 +22,13 @@ from hal0.registry.catalog import (
     model_named,
     register,
 )
-from hal0.registry.place import final_paths
+from hal0.registry.names import final_paths
+from hal0.registry.reach import ensure_allowed
 from hal0.registry.sources import Source
 from hal0.settings import Settings
 
 
-def _shown(tx: Connection, listed: Sequence[Model]) -> list[dict[str, Any]]:
+def _shown(tx: Connection, listed: Sequence[Model]) -> list[answers.Model]:
     return [views.model_json(model, _verified(tx, model)) for model in listed]
 
 
@@ -38,8 +38,16 @@ def _verified(tx: Connection, model: Model) -> dict[Path, datetime]:
 
 
 def _placed(settings: Settings, name: str, files: Sequence[FileBody]) -> list[RegisteredFile]:
-    """Return the files with their final places; one without a source is there already."""
-    names = ["" if file.source is None else Source.parse(file.source).file_name for file in files]
+    """Return the files with their final places; one without a source is there already.
+
+    Raises HostNotAllowed, and InvalidRequest for names that have no place.
+    """
+    names = []
+    for file in files:
+        source = None if file.source is None else Source.parse(file.source)
+        if source is not None:
+            ensure_allowed(settings, source)
+        names.append(file.name or (source.file_name if source else ""))
     return [
         RegisteredFile(file.role, path, file.source, file.size_bytes, file.sha256)
         for file, path in zip(files, final_paths(settings.models, name, names), strict=True)
@@ -55,12 +63,13 @@ async def list_models(request: Request) -> Response:
         lambda tx: _shown(tx, living_models(tx, after=after, limit=query.limit + 1)),
     )
     return exchange.answer(
-        page(shown, query.limit, dict, lambda model: cursor_of("models", model["name"]))
+        page(shown, query.limit, lambda model: cursor_of("models", model["name"]))
     )
 
 
 async def show_model(request: Request) -> Response:
     """Return one model."""
+    exchange.query_of(request, Query)
     name = request.path_params["model"]
     shown = await exchange.read(request, lambda tx: _shown(tx, [model_named(tx, name)]))
     return exchange.answer(shown[0])

@@ -7,8 +7,9 @@ deleted while somebody pages are neither shown twice nor skipped.
 import base64
 import json
 from collections.abc import Callable, Sequence
-from typing import Any, Final, TypeVar, cast
+from typing import Final, TypeVar
 
+from hal0.api.answers import Listed
 from hal0.errors import InvalidRequest
 
 MAX_KEY: Final = 2**63 - 1
@@ -30,25 +31,17 @@ def key_of(listed: str, kind: type[K], cursor: str | None) -> K | None:
         name, key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError):
         name, key = None, None
-    fits = type(key) is kind and not (isinstance(key, int) and abs(key) > MAX_KEY)
-    if name != listed or not fits:
+    in_range = key.isascii() if isinstance(key, str) else type(key) is int and abs(key) <= MAX_KEY
+    if name != listed or type(key) is not kind or not in_range:
         raise InvalidRequest(
             "cursor: not one that this list gave; begin again without it",
             evidence={"fields": [{"field": "cursor", "problem": "not a cursor of this list"}]},
         )
-    return cast(K, key)
+    return key
 
 
-def page(
-    rows: Sequence[T],
-    limit: int,
-    show: Callable[[T], dict[str, Any]],
-    cursor: Callable[[T], str],
-) -> dict[str, Any]:
+def page(rows: Sequence[T], limit: int, cursor: Callable[[T], str]) -> Listed[T]:
     """Return `{items, next_cursor}` of up to `limit` + 1 rows; null = that was the last page."""
-    shown = rows[:limit]
+    shown = list(rows[:limit])
     more = len(rows) > limit
-    return {
-        "items": [show(row) for row in shown],
-        "next_cursor": cursor(shown[-1]) if more else None,
-    }
+    return {"items": shown, "next_cursor": cursor(shown[-1]) if more else None}

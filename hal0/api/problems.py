@@ -20,7 +20,10 @@ from hal0.errors import (
     MethodNotAllowed,
     RequestError,
     RouteNotFound,
+    TooSlow,
+    Unauthorized,
 )
+from hal0.masks import masked
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +55,13 @@ def response_for(error: Hal0Error, path: str) -> Response:
     headers = {"Cache-Control": "no-store"}
     if error.status in WAIT_STATUSES:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1)))
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, TooSlow):
+        headers["Connection"] = "close"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.evidence.get("allow", ()))
-    content = json.dumps(as_problem(error, path), default=str)
+    content = masked(json.dumps(as_problem(error, path), default=str))
     return Response(content, error.status, headers, MEDIA_TYPE)
 
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hal0.errors import InvalidRequest
+from hal0.masks import masked
 
 MAX_TOLD: Final = 20
 """So many bad fields are named in the detail and in the evidence; then it is no slip any more."""
@@ -53,16 +54,18 @@ def validated(schema: type[S], values: Mapping[str, Any]) -> S:
     try:
         return schema.model_validate(values)
     except ValidationError as exc:
-        problems = [(_field(error), _problem(schema, error)) for error in exc.errors()]
-        raise refused(problems) from exc
+        found = exc.errors(include_url=False)
+        problems = [(_field(error), _problem(schema, error)) for error in found[:MAX_TOLD]]
+        raise refused(problems, untold=len(found) - len(problems)) from exc
 
 
-def refused(problems: Sequence[tuple[str, str]]) -> InvalidRequest:
+def refused(problems: Sequence[tuple[str, str]], untold: int = 0) -> InvalidRequest:
     """Return the error that names these fields, each with what is wrong; "" = the whole."""
     told = problems[:MAX_TOLD]
+    untold += len(problems) - len(told)
     texts = [f"{field}: {problem}" if field else problem for field, problem in told]
-    if len(problems) > MAX_TOLD:
-        texts.append(f"and {len(problems) - MAX_TOLD} more")
+    if untold:
+        texts.append(f"and {untold} more")
     fields = [{"field": field, "problem": problem} for field, problem in told]
     return InvalidRequest("; ".join(texts), evidence={"fields": fields})
 
@@ -113,5 +116,5 @@ def _plain(value: Any) -> Any:
 
 def _short(text: str, limit: int = MAX_SHOWN) -> str:
     """Leave out the middle of what is longer: what to do stands at the end."""
-    half = limit // 2
+    text, half = masked(text), limit // 2
     return text if len(text) <= limit else f"{text[:half]}…{text[-half:]}"

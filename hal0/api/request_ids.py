@@ -6,6 +6,9 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hal0 import logs
+from hal0.masks import holds_token
+
 HEADER: Final = "X-Request-ID"
 MAX_LENGTH: Final = 128
 
@@ -29,11 +32,16 @@ class RequestIds:
                 MutableHeaders(scope=message)[HEADER] = request_id
             await send(message)
 
-        await self.app(scope, receive, send_with_id)
+        with logs.about(request_id=request_id):
+            await self.app(scope, receive, send_with_id)
 
 
 def kept_or_made(given: str | None) -> str:
-    """Return the caller's id if it is 1 to 128 printable ASCII characters, else a new one."""
-    if given and len(given) <= MAX_LENGTH and given.isascii() and given.isprintable():
+    """Return the caller's id if it is 1 to 128 printable ASCII characters, else a new one.
+
+    One with a token in it is a slip that rows would keep.
+    """
+    fits = given and len(given) <= MAX_LENGTH and given.isascii() and given.isprintable()
+    if given and fits and not holds_token(given):
         return given
     return uuid.uuid4().hex

@@ -1,92 +1,34 @@
 """What a request may say: bodies and queries, closed (`extra=forbid`) and typed strictly.
 
-Names, options and sources are checked by the rooms that own them; here each becomes a field, so
-that one answer lists everything that is wrong with a request.
+What one field may hold is in `fields.py`.
 """
 
-import re
-from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    AnyHttpUrl,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    TypeAdapter,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+
+from hal0.access.tokens import LONGEST_S
+from hal0.api.fields import (
+    Bytes,
+    EngineName,
+    FileName,
+    FilePath,
+    HttpOrigin,
+    Limit,
+    ModelName,
+    Seconds,
+    Sha256,
+    Since,
+    SlotName,
+    Source,
+    TokenName,
 )
-
 from hal0.engines.options import LoadOptions
-from hal0.errors import Hal0Error
-from hal0.registry.names import check_model_name
-from hal0.registry.sources import checked_source
-from hal0.slots.spec import check_name
 from hal0.states import Cause, JobKind, JobState
 
 MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 100
-MAX_BYTES: Final = 2**63 - 1
-YEAR_S: Final = 366 * 86400.0
-HTTP_URL: Final = TypeAdapter(AnyHttpUrl)
-
-
-def _field(check: Callable[[Any], str]) -> AfterValidator:
-    """Turn a check that raises one of our errors into one of a field."""
-
-    def run(value: Any) -> str:
-        try:
-            return check(value)
-        except Hal0Error as exc:
-            raise ValueError(exc.detail) from exc
-
-    return AfterValidator(run)
-
-
-def _http_url(value: str) -> str:
-    """Read it as pydantic does, which knows ports and host names; keep it as it was given."""
-    if not re.fullmatch(r"https?://[^\s/?#@]{1,255}/?", value):
-        raise ValueError("takes http(s)://host[:port], without credentials, path or query")
-    if HTTP_URL.validate_python(value).port == 0:
-        raise ValueError("takes a port from 1 to 65535")
-    return value.rstrip("/")
-
-
-def _absolute(value: str) -> str:
-    if not value.startswith("/") or "\0" in value:
-        raise ValueError("takes an absolute path")
-    return value
-
-
-def _digest(value: str) -> str:
-    if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
-        raise ValueError("takes 64 hex digits")
-    return value.lower()
-
-
-def _instant_or_id(value: str) -> datetime | int:
-    if value.isascii() and value.isdigit() and int(value) <= MAX_BYTES:
-        return int(value)
-    try:
-        at = datetime.fromisoformat(value)
-        if at.tzinfo is not None:
-            return at.astimezone(UTC)
-    except (ValueError, OverflowError) as exc:
-        raise ValueError("takes an RFC 3339 time such as 2026-01-31T12:00:00Z, or an id") from exc
-    raise ValueError("takes a time with its zone, such as 2026-01-31T12:00:00Z")
-
-
-SlotName = Annotated[str, _field(check_name)]
-EngineName = Annotated[str, _field(lambda name: check_name(name, "engine"))]
-ModelName = Annotated[str, _field(check_model_name)]
-Source = Annotated[str, _field(checked_source)]
-Seconds = Annotated[float, Field(ge=0, le=YEAR_S, allow_inf_nan=False)]
-Limit = Annotated[float, Field(gt=0, le=YEAR_S, allow_inf_nan=False)]
-Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
-Sha256 = Annotated[str, AfterValidator(_digest)]
 
 
 class Body(BaseModel):
@@ -207,16 +149,41 @@ class BulkRetry(Body):
 
 
 class FileBody(Body):
-    """One file of a model; a null source = it lies in its final place already."""
+    """One file of a model; a null source = it lies in its final place already.
+
+    `name` is what it is called in the models folder; null = as at its source.
+    """
 
     role: Literal["main", "mmproj", "shard"] = "main"
     source: Source | None = None
+    name: FileName | None = None
     size_bytes: Bytes | None = None
     sha256: Sha256 | None = None
 
 
+FILES_OR_SOURCE: Final[JsonDict] = {
+    "oneOf": [
+        {
+            "required": ["source"],
+            "properties": {"source": {"type": "string"}, "files": {"maxItems": 0}},
+        },
+        {
+            "required": ["files"],
+            "properties": {
+                "files": {"minItems": 1},
+                "source": {"type": "null"},
+                "size_bytes": {"type": "null"},
+                "sha256": {"type": "null"},
+            },
+        },
+    ]
+}
+
+
 class ModelCreate(Body):
     """A new model: `files`, or in short `source`, `size_bytes` and `sha256` of its only file."""
+
+    model_config = ConfigDict(json_schema_extra=FILES_OR_SOURCE)
 
     name: ModelName
     format: Literal["gguf", "other"] = "gguf"
@@ -253,15 +220,23 @@ class EngineCreate(Body):
 
     name: EngineName
     kind: Literal["embedded", "lemonade"]
-    url: Annotated[str, AfterValidator(_http_url)]
-    key_file: Annotated[str, AfterValidator(_absolute)] | None = None
+    url: HttpOrigin
+    key_file: FilePath | None = None
     settle_s: Limit | None = None
+
+
+class TokenCreate(Body):
+    """Who is to be let in, as what, and for how long; without an end it holds until revoked."""
+
+    name: TokenName
+    role: Literal["client", "reader", "writer"]
+    expires_in_s: float | None = Field(None, gt=0, le=LONGEST_S, allow_inf_nan=False)
 
 
 class TransitionsQuery(Page):
     """Which rows of the audit: of a slot, since a time or behind an id, of a cause."""
 
     slot: str | None = None
-    since: Annotated[datetime | int | None, BeforeValidator(_instant_or_id)] = None
+    since: Since = None
     cause: Cause | None = None
     order: Literal["asc", "desc"] = "asc"

@@ -1,19 +1,18 @@
 """What can be done to slots over HTTP. Creating and changing one loads nothing; orders enqueue."""
 
-from typing import Any
-
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hal0.api import exchange, views
+from hal0.api import answers, exchange, views
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import (
     LoadBody,
     Page,
     PullBody,
+    Query,
     SlotChange,
     SlotCreate,
     SlotDelete,
@@ -31,7 +30,7 @@ from hal0.slots.queries import Slot, living_slots, slot_named
 from hal0.states import JobKind
 
 
-def _shown(tx: Connection, listed: list[Slot]) -> list[dict[str, Any]]:
+def _shown(tx: Connection, listed: list[Slot]) -> list[answers.Slot]:
     job_ids = first_unfinished(tx)
     return [views.slot_json(seen, job_ids.get(seen.slot.id)) for seen in overviews(tx, listed)]
 
@@ -41,16 +40,17 @@ async def list_slots(request: Request) -> Response:
     query = exchange.query_of(request, Page)
     after = key_of("slots", str, query.cursor) or ""
 
-    def look(tx: Connection) -> dict[str, Any]:
+    def look(tx: Connection) -> answers.Listed[answers.Slot]:
         rest = [slot for slot in living_slots(tx) if slot.name > after]
         shown = _shown(tx, rest[: query.limit + 1])
-        return page(shown, query.limit, dict, lambda slot: cursor_of("slots", slot["name"]))
+        return page(shown, query.limit, lambda slot: cursor_of("slots", slot["name"]))
 
     return exchange.answer(await exchange.read(request, look))
 
 
 async def show_slot(request: Request) -> Response:
     """Return one slot."""
+    exchange.query_of(request, Query)
     name = request.path_params["slot"]
     shown = await exchange.read(request, lambda tx: _shown(tx, [slot_named(tx, name)]))
     return exchange.answer(shown[0])

@@ -29,9 +29,8 @@ async def list_transitions(request: Request) -> Response:
         )
 
     rows = await exchange.read(request, look)
-    return exchange.answer(
-        page(rows, query.limit, views.transition_json, lambda row: cursor_of(listed, row.id))
-    )
+    shown = [views.transition_json(row) for row in rows]
+    return exchange.answer(page(shown, query.limit, lambda row: cursor_of(listed, row["id"])))
 
 
 ROUTES = [Route("/api/v1/transitions", list_transitions, methods=["GET"])]

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, overload
 
+from hal0.access.tokens import Token
+from hal0.api import answers
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.jobs.bulk import Retried
 from hal0.jobs.ledger.intake import Accepted
@@ -16,22 +18,29 @@ from hal0.slots.audit import AuditRow
 from hal0.slots.overview import SlotOverview
 from hal0.tables import TIME_FORMAT
 
-Json = dict[str, Any]
 
-
+@overload
+def when(at: datetime) -> str: ...
+@overload
+def when(at: datetime | None) -> str | None: ...
 def when(at: datetime | None) -> str | None:
     """Return the instant as text."""
     return None if at is None else at.strftime(TIME_FORMAT)
 
 
-def problem_of(row: Mapping[str, Any] | None) -> Json | None:
+def problem_of(row: Mapping[str, Any] | None) -> answers.Fault | None:
     """Return an error as rows keep it: `{code, detail, evidence, job_id}`."""
     if row is None:
         return None
-    return {name: row.get(name) for name in ("code", "detail", "evidence", "job_id")}
+    return {
+        "code": row["code"],
+        "detail": row["detail"],
+        "evidence": row.get("evidence"),
+        "job_id": row.get("job_id"),
+    }
 
 
-def slot_json(seen: SlotOverview, job_id: int | None) -> Json:
+def slot_json(seen: SlotOverview, job_id: int | None) -> answers.Slot:
     """Show a slot; `job_id` is the job that runs or is first in its line."""
     slot = seen.slot
     return {
@@ -44,7 +53,7 @@ def slot_json(seen: SlotOverview, job_id: int | None) -> Json:
         "model": seen.model,
         "wanted_model": seen.wanted_model,
         "desired": slot.desired,
-        "options": slot.options,
+        "options": cast(answers.Options, slot.options),
         "pinned": slot.pinned,
         "priority": slot.priority,
         "idle_after_s": slot.idle_after_s,
@@ -69,7 +78,7 @@ def _warnings(seen: SlotOverview) -> Iterator[str]:
         )
 
 
-def job_json(detail: JobDetail) -> Json:
+def job_json(detail: JobDetail) -> answers.Job:
     """Show a job with its ended attempts."""
     job, progress = detail.job, detail.progress
     return {
@@ -96,7 +105,7 @@ def job_json(detail: JobDetail) -> Json:
     }
 
 
-def progress_json(progress: Progress) -> Json:
+def progress_json(progress: Progress) -> answers.Progress:
     """Show how far a job is; a total of 0 bytes, null rates and times = nobody knows."""
     rate, left_s = progress.rate_bytes_s, progress.left_s
     return {
@@ -116,7 +125,7 @@ def run_after(job: Job) -> str | None:
     return when(utc_now() + timedelta(milliseconds=left_ms)) if left_ms > 0 else None
 
 
-def attempt_json(attempt: Attempt) -> Json:
+def attempt_json(attempt: Attempt) -> answers.Attempt:
     """Show an ended attempt."""
     return {
         "attempt": attempt.attempt,
@@ -128,7 +137,7 @@ def attempt_json(attempt: Attempt) -> Json:
     }
 
 
-def chain_json(detail: ChainDetail) -> Json:
+def chain_json(detail: ChainDetail) -> answers.Chain:
     """Show a chain with its jobs."""
     chain = detail.chain
     return {
@@ -140,7 +149,7 @@ def chain_json(detail: ChainDetail) -> Json:
         "actor": chain.actor,
         "request_id": chain.request_id,
         "model": detail.model,
-        "options": chain.options,
+        "options": cast(answers.Options | None, chain.options),
         "rehash": chain.rehash,
         "force": chain.force,
         "drain_timeout_s": chain.drain_timeout_s,
@@ -150,7 +159,7 @@ def chain_json(detail: ChainDetail) -> Json:
     }
 
 
-def accepted_json(accepted: Accepted) -> Json:
+def accepted_json(accepted: Accepted) -> answers.Accepted:
     """Show what a request became."""
     return {
         "already": accepted.already,
@@ -160,7 +169,7 @@ def accepted_json(accepted: Accepted) -> Json:
     }
 
 
-def result_json(detail: ChainDetail) -> Json:
+def result_json(detail: ChainDetail) -> answers.Ending:
     """Show how a chain ended, to who waited for it."""
     return {
         "state": detail.state,
@@ -177,9 +186,9 @@ def result_json(detail: ChainDetail) -> Json:
     }
 
 
-def retried_json(retried: Retried) -> Json:
+def retried_json(retried: Retried) -> answers.Retried:
     """Show what a bulk retry did, or would do, about one failed job."""
-    refusal = retried.refusal
+    refusal = None if retried.refusal is None else retried.refusal.as_row()
     return {
         "slot": retried.slot,
         "job_id": retried.failed.id,
@@ -187,11 +196,11 @@ def retried_json(retried: Retried) -> Json:
         "kind": retried.failed.kind,
         "failed_with": (retried.failed.error or {}).get("code"),
         "jobs": list(retried.job_ids),
-        "refused": None if refusal is None else refusal.as_row(),
+        "refused": cast(answers.Refusal | None, refusal),
     }
 
 
-def model_json(model: Model, verified: Mapping[Path, datetime]) -> Json:
+def model_json(model: Model, verified: Mapping[Path, datetime]) -> answers.Model:
     """Show a model; `verified` says when which of its files was last found good.
 
     `on_disk` comes from those rows: true, or null for unknown. No file is looked at here.
@@ -214,7 +223,7 @@ def model_json(model: Model, verified: Mapping[Path, datetime]) -> Json:
     }
 
 
-def engine_json(engine: EngineRow) -> Json:
+def engine_json(engine: EngineRow) -> answers.Engine:
     """Show an engine and what was last seen of it; of its key only where it is kept."""
     return {
         "id": engine.id,
@@ -225,11 +234,11 @@ def engine_json(engine: EngineRow) -> Json:
         "settle_s": engine.settle_s,
         "process": engine.process,
         "last_health_at": when(engine.last_health_at),
-        "last_error": engine.last_error,
+        "last_error": cast(answers.Refusal | None, engine.last_error),
     }
 
 
-def transition_json(row: AuditRow) -> Json:
+def transition_json(row: AuditRow) -> answers.Transition:
     """Show a row of the audit."""
     return {
         "id": row.id,
@@ -244,3 +253,23 @@ def transition_json(row: AuditRow) -> Json:
         "incident_id": row.incident_id,
         "evidence": row.evidence,
     }
+
+
+def token_json(token: Token) -> answers.Token:
+    """Show a token, as far as its row knows it."""
+    return {
+        "name": token.name,
+        "role": str(token.role),
+        "state": token.state,
+        "created_at": when(token.created_at),
+        "created_by": token.created_by,
+        "expires_at": when(token.expires_at),
+        "revoked_at": when(token.revoked_at),
+        "revoked_by": token.revoked_by,
+        "last_used_at": when(token.last_used_at),
+    }
+
+
+def new_token_json(token: Token, text: str) -> answers.NewToken:
+    """Show a token that was just made, with its text."""
+    return {**token_json(token), "token": text}

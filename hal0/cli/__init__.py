@@ -12,8 +12,9 @@ from typing import Any, Final, cast
 import click
 
 from hal0 import __version__
-from hal0.cli.exits import Exit, Failure
-from hal0.errors import Hal0Error, InvalidRequest, SettingsError
+from hal0.cli.exits import Exit, Failure, exit_for
+from hal0.errors import Hal0Error, RequestError, SettingsError
+from hal0.file_modes import keep_others_out
 
 COMMANDS: Final = {
     "up": ("hal0.cli.up:up", "Run engine, API and worker, and keep them running."),
@@ -24,9 +25,11 @@ COMMANDS: Final = {
     "audit": ("hal0.cli.audit:audit", "Every change of a slot's state, with its cause."),
     "engine": ("hal0.cli.engine:engine", "Run the embedded engine, or list the engines."),
     "doctor": ("hal0.cli.doctor:doctor", "Find what is wrong on this machine."),
+    "token": ("hal0.cli.token:token", "Who may come in over the network, and as what."),
     "db": ("hal0.cli.db:db", "The database: upgrade, info."),
     "api": ("hal0.cli.serve:api", "Run the API."),
     "worker": ("hal0.cli.serve:worker", "Run a worker."),
+    "systemd": ("hal0.cli.systemd:systemd", "Run hal0 as services of this machine."),
     "version": ("hal0.cli.serve:version", "Show the version."),
 }
 """Name to where the command is, and its line of help."""
@@ -65,6 +68,7 @@ def hal0() -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run one command line and return its exit code."""
+    keep_others_out()
     words = sys.argv[1:] if args is None else list(args)
     for word in words:
         if not _is_text(word):
@@ -82,8 +86,15 @@ def main(args: Sequence[str] | None = None) -> int:
         return exc.exit
     except Hal0Error as exc:
         sys.stderr.write(f"hal0: {exc.detail} [{exc.code}]\n")
-        return Exit.USAGE if isinstance(exc, SettingsError | InvalidRequest) else Exit.FAILED
+        return _exit_for(exc)
     return result if isinstance(result, int) else Exit.OK
+
+
+def _exit_for(error: Hal0Error) -> Exit:
+    """Return the code for an error of this process: what an API would refuse ends the same."""
+    if isinstance(error, RequestError):
+        return exit_for(error.status)
+    return Exit.USAGE if isinstance(error, SettingsError) else Exit.FAILED
 
 
 def _is_text(word: str) -> bool:

@@ -12,7 +12,7 @@ from typing import Final
 
 from hal0.cli.findings import Finding
 from hal0.clock import boot_id
-from hal0.db import database_errors, open_database, prepare_home, revision
+from hal0.db import open_database, prepare_home, revision
 from hal0.engines.connect import connect
 from hal0.errors import EngineError, EngineTimeout, Hal0Error, SettingsError
 from hal0.jobs.owners import is_alive, living_rows
@@ -20,6 +20,7 @@ from hal0.processes import is_stopped
 from hal0.registry.roster import EngineRow, all_engines
 from hal0.settings import Settings
 from hal0.slots.queries import slots_of_engine
+from hal0.sqlite_errors import database_errors, has_room
 from hal0.tables import REVISION
 
 OLDEST_PYTHON: Final = (3, 11)
@@ -78,6 +79,8 @@ def home(settings: Settings) -> Finding:
         prepare_home(settings)
     except SettingsError as exc:
         return Finding("home", "wrong", exc.detail)
+    if not has_room(settings.database):
+        return Finding("home", "wrong", f"the disk of {settings.home} is full", "make room")
     return Finding("home", "ok", f"{settings.home} can be written")
 
 

@@ -8,12 +8,16 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlencode, urlsplit
 
 from hal0.cli.exits import Exit, Failure, exit_for
 from hal0.errors import SettingsError
 from hal0.where import whereabouts
+
+TOKEN: Final = re.compile(rb"[!-~]*")
+"""What can stand in a header; anything else would be shown by whoever refuses to send it."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 TIMEOUT_S: Final = 90.0
@@ -54,14 +58,7 @@ class Api:
     def from_settings(cls) -> Self:
         """Read where it is, and the token; raises SettingsError."""
         where = whereabouts()
-        if where.token_file is None:
-            return cls(where.url)
-        try:
-            return cls(where.url, where.token_file.read_text(encoding="ascii").strip() or None)
-        except (OSError, ValueError) as exc:
-            raise SettingsError(
-                f"HAL0_TOKEN_FILE={where.token_file} cannot be read: {exc}"
-            ) from exc
+        return cls(where.url, None if where.token_file is None else _token_in(where.token_file))
 
     def get(self, path: str, **query: object) -> Json:
         """Return the answer to a GET."""
@@ -132,6 +129,17 @@ class Api:
                 f"the API cannot be at {self.url}, which is not http(s)://host:port; see HAL0_URL "
                 "and HAL0_BIND"
             ) from exc
+
+
+def _token_in(path: Path) -> str | None:
+    """Return the token in a file, None for an empty one. What else is in it is never shown."""
+    try:
+        text = path.read_bytes().strip()
+    except OSError as exc:
+        raise SettingsError(f"HAL0_TOKEN_FILE={path} cannot be read: {exc.strerror}") from exc
+    if not TOKEN.fullmatch(text):
+        raise SettingsError(f"HAL0_TOKEN_FILE={path} holds no token: put one into it, and no more")
+    return text.decode() or None
 
 
 def path_of(*parts: object) -> str:

@@ -1,5 +1,6 @@
 """`hal0 doctor`: what is wrong on this machine, and what to do about each."""
 
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -48,6 +49,7 @@ def _findings() -> Iterator[Finding]:
     if settings.engine_url is None:
         yield from checks.embedded_engine()
     yield checks.home(settings)
+    yield from token_file(settings.token_file)
     yield api()
     of_database: list[Callable[[Settings], Iterator[Finding]]] = [
         checks.database,
@@ -62,6 +64,24 @@ def _findings() -> Iterator[Finding]:
             return  # the others would say the same
 
 
+def token_file(path: Path | None) -> Iterator[Finding]:
+    """Look who can read the token of this command, if it has one."""
+    if path is None:
+        return
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as exc:
+        detail = f"HAL0_TOKEN_FILE={path} cannot be read: {exc.strerror}"
+        yield Finding("token file", "wrong", detail, "put a token there, or unset it")
+        return
+    if mode & stat.S_IRWXO:
+        detail = f"{path} is open to every user of this machine (mode {mode:o})"
+        to_do = f"run `chmod o= {path}`; who may have read it has the token, so make another"
+        yield Finding("token file", "wrong", detail, to_do)
+    else:
+        yield Finding("token file", "ok", f"{path} is closed to other users")
+
+
 def api() -> Finding:
     """Ask the API whether it is ready."""
     url = whereabouts().url
@@ -74,8 +94,22 @@ def api() -> Finding:
         return Finding("api", "wrong", exc.text, "restart it")
     except SettingsError as exc:
         return Finding("api", "wrong", exc.detail, "correct it, or unset it")
-    serves = Api(url).get(path_of("meta"))["home"]
+    return _serves_us(url, ready.get("version"))
+
+
+def _serves_us(url: str, version: object) -> Finding:
+    """Ask the API, which is ready, for its home: with the token that every command has."""
+    try:
+        api = Api.from_settings()
+    except SettingsError as exc:
+        return Finding("api", "wrong", exc.detail, "correct it, or unset HAL0_TOKEN_FILE")
+    try:
+        serves = api.get(path_of("meta"))["home"]
+    except Refused as exc:
+        to_do = "set HAL0_TOKEN_FILE to a file with a valid token; `hal0 token create` makes one"
+        what = exc.text if api.token else f"{url} is closed, and this command has no token"
+        return Finding("api", "wrong", what, to_do)
     if Path(serves) != home():
         to_do = "set HAL0_BIND to a port of this home, or HAL0_HOME to that one"
         return Finding("api", "wrong", f"what answers at {url} serves {serves}", to_do)
-    return Finding("api", "ok", f"hal0 {ready.get('version')} answers at {url}")
+    return Finding("api", "ok", f"hal0 {version} answers at {url}")

@@ -34,10 +34,10 @@ def exit_for(status: int) -> Exit:
     """Return the exit code for an HTTP status that is no success."""
     if status in (400, 413, 422):
         return Exit.USAGE
-    if status in (401, 403):
+    if status in (401, 403, 429):
         return Exit.NOT_ALLOWED
     if status == 409:
         return Exit.CONFLICT
     if status == 404:
         return Exit.NOT_FOUND
-    return Exit.DOWN if status in (429, 502, 503, 504) else Exit.FAILED
+    return Exit.DOWN if status in (502, 503, 504) else Exit.FAILED

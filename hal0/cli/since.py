@@ -1,4 +1,4 @@
-"""Which instant a user means by `--since`: so long ago, a time of this machine, or a row's id."""
+"""How a user says times: so long, so long ago, a time of this machine, or a row's id."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -8,7 +8,7 @@ import click
 
 from hal0.clock import utc_now
 
-AGO: Final = re.compile(r"(\d{1,9}) ?([smhdw])")
+SPAN: Final = re.compile(r"(\d{1,9}) ?([smhdw])")
 UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -33,9 +33,13 @@ class Since(click.ParamType[str, str]):
             )
 
 
+def span_of(text: str) -> timedelta | None:
+    """Return how long `90m`, `2h` or `3d` is, None for what is no span; raises OverflowError."""
+    found = SPAN.fullmatch(text)
+    return None if found is None else timedelta(**{UNITS[found[2]]: int(found[1])})
+
+
 def _instant(text: str) -> datetime:
     """Return the instant; one without a zone is of this machine, as `astimezone` takes it."""
-    ago = AGO.fullmatch(text)
-    if ago is None:
-        return datetime.fromisoformat(text)
-    return utc_now() - timedelta(**{UNITS[ago[2]]: int(ago[1])})
+    ago = span_of(text)
+    return datetime.fromisoformat(text) if ago is None else utc_now() - ago

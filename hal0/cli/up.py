@@ -6,7 +6,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Final
 
 import click
@@ -24,16 +24,16 @@ TEND_EVERY_S: Final = 0.1
 def up() -> int:
     """Run engine, API and worker until Ctrl-C; start again whichever dies."""
     from hal0 import logs
-    from hal0.api.app import loopback_address
+    from hal0.api.address import ensure_closed
     from hal0.db import open_database, prepare_home
 
     settings = Settings.load()
-    loopback_address(settings.bind)
     logs.set_up(settings.log_level)
     prepare_home(settings)
     with only_one(settings):
         ensure_free(settings)
-        open_database(settings, upgrade=True).close()
+        with closing(open_database(settings, upgrade=True)) as db:
+            ensure_closed(settings.bind, db)
         return keep(settings)
 
 

@@ -39,11 +39,15 @@ echo "	libc.so.6 (libc6,x86-64) => /lib/libc.so.6"
 [[ -e $MACHINE/no-libgomp ]] || echo "	libgomp.so.1 (libc6,x86-64) => /lib/libgomp.so.1"
 """
 
+GCC = """#!/bin/bash
+[[ ! -e $MACHINE/no-gcc ]]
+"""
+
 APT_GET = """#!/bin/bash
 echo "apt-get $*" >>"$MACHINE/log"
 [[ -e $MACHINE/offline ]] && exit 100
 [[ $1 == install && ! -e $MACHINE/apt-is-no-use ]] &&
-    rm -f "$MACHINE/no-libgomp" "$MACHINE/no-ensurepip"
+    rm -f "$MACHINE/no-libgomp" "$MACHINE/no-ensurepip" "$MACHINE/no-gcc"
 exit 0
 """
 
@@ -61,6 +65,7 @@ class Machine:
         self.path.mkdir()
         self.command("python3", PYTHON)
         self.command("ldconfig", LDCONFIG)
+        self.command("gcc", GCC)
         self.command("apt-get", APT_GET)
         self.command("uname", "#!/bin/bash\necho x86_64\n")
         self.becomes(user=0)
@@ -231,13 +236,13 @@ def test_a_broken_venv_is_made_again(machine: Machine, broken: str) -> None:
 
 
 def test_root_gets_what_is_missing_installed(machine: Machine) -> None:
-    machine.lacks("libgomp", "ensurepip")
+    machine.lacks("libgomp", "ensurepip", "gcc")
     done = machine.set_up()
     assert done.returncode == 0, done.stderr
     version = f"python{sys.version_info[0]}.{sys.version_info[1]}-venv"
     assert machine.log[:2] == [
         "apt-get update",
-        f"apt-get install --yes --no-install-recommends {version} libgomp1",
+        f"apt-get install --yes --no-install-recommends {version} libgomp1 gcc libc6-dev",
     ]
     assert machine.is_whole
 

@@ -136,8 +136,10 @@ def test_up_that_cannot_begin_says_so_and_leaves_nothing(
     assert "runs" not in done.stderr
 
 
-def test_up_refuses_an_address_that_others_can_reach(environment: dict[str, str]) -> None:
+def test_up_refuses_an_address_that_others_can_reach_without_a_token(
+    environment: dict[str, str],
+) -> None:
     environment["HAL0_BIND"] = "0.0.0.0:0"
     done = _run_up(environment)
     assert done.returncode == 2
-    assert "no tokens yet" in done.stderr
+    assert "run `hal0 token create NAME --role writer` first" in done.stderr

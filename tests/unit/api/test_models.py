@@ -77,7 +77,9 @@ async def test_a_file_that_lies_in_its_place_already_needs_no_source(
         ({"name": "m", "source": "/a.gguf", "sha256": SHA + "\n"}, {"sha256"}),
         ({"name": "m", "source": "/a.gguf", "size_bytes": -1}, {"size_bytes"}),
         ({"name": "m", "source": "/a.gguf", "format": "onnx", "x": 1}, {"format", "x"}),
+        ({"name": "m", "source": "/a/../b.gguf"}, {"source"}),
         ({"name": "m", "files": [{"role": "head", "source": "/a"}]}, {"files.0.role"}),
+        ({"name": "m", "files": [{"name": "../b", "source": "/a"}]}, {"files.0.name"}),
         ({"name": "m"}, {""}),
         ({"name": "m", "files": [], "sha256": SHA}, {""}),
         ({"name": "m", "files": [{"source": "/a"}], "source": "/b"}, {""}),
@@ -103,6 +105,24 @@ async def test_a_source_on_the_network_is_registered_as_it_is_written(
     model = (await api.post("/api/v1/models", json={"name": "m", "source": source})).json()
     assert model["source"] == source
     assert model["files"][0]["path"] == str(settings.models / "m.gguf")
+
+
+async def test_a_file_may_be_given_another_name_than_at_its_source(
+    api: httpx.AsyncClient, settings: Settings
+) -> None:
+    files = [
+        {"role": "shard", "source": "/blobs/f00d", "name": "a-00001-of-00002.gguf"},
+        {"role": "shard", "source": "https://x/download?id=2", "name": "a-00002-of-00002.gguf"},
+    ]
+    model = (await api.post("/api/v1/models", json={"name": "m", "files": files})).json()
+    folder = settings.models / "m"
+    assert [file["path"] for file in model["files"]] == [
+        str(folder / "a-00001-of-00002.gguf"),
+        str(folder / "a-00002-of-00002.gguf"),
+    ]
+    one = {"name": "n", "files": [{"source": "/blobs/f00d", "name": "x.bin"}]}
+    model = (await api.post("/api/v1/models", json=one)).json()
+    assert model["files"][0]["path"] == str(settings.models / "n.bin")
 
 
 async def test_two_files_of_one_name_cannot_share_a_folder(api: httpx.AsyncClient) -> None:

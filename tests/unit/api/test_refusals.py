@@ -59,7 +59,7 @@ BODIES: list[tuple[str, Any, str]] = [
     (
         "models",
         {"name": "m", "files": [{}, {"y": 1}]},
-        "files.1.y: is unknown; known are role, source, size_bytes, sha256",
+        "files.1.y: is unknown; known are role, source, name, size_bytes, sha256",
     ),
     (
         "models",

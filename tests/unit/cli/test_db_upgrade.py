@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hal0.access.tokens import token_named
 from hal0.audit_views import VIEWS
 from hal0.db import Database, back_up, revision
 from hal0.jobs.owners import Owner, note_end
@@ -92,7 +93,23 @@ def test_an_upgrade_keeps_every_row_as_it_was(older: Settings) -> None:
     assert set(found.pop("jobs")) == {(0, 0)}
     for table in ("job_attempts", "job_progress", "model_files"):
         assert set(found.pop(table)) == {(None,)}
+    assert set(found.pop("tokens")) == {(None, None)}
     assert not any(found.values()), "a new table has no rows"
+
+
+def test_tokens_of_the_second_schema_are_kept_and_who_made_them_is_not_known(
+    settings: Settings, migrated_file: Path
+) -> None:
+    make_first_schema(settings, at="0002")
+    columns, before = columns_of(settings.database), rows(settings.database)
+    _upgrade(settings)
+    assert rows(settings.database, columns) == before
+    assert _schema(settings.database) == _schema(migrated_file)
+    database = Database(settings.database)
+    with database.read() as tx:
+        token = token_named(tx, "ci")
+    database.close()
+    assert (str(token.role), token.created_by, token.revoked_by) == ("reader", None, None)
 
 
 def test_an_upgraded_database_is_like_a_new_one(older: Settings, migrated_file: Path) -> None:

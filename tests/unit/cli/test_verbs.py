@@ -72,8 +72,8 @@ def test_a_name_cannot_reach_another_route(run: Run, db: Database) -> None:
 @pytest.mark.parametrize(
     ("status", "code"),
     [
-        *[(400, 2), (413, 2), (422, 2), (401, 4), (403, 4), (404, 3), (409, 5)],
-        *[(500, 1), (507, 1), (429, 7), (502, 7), (503, 7), (504, 7)],
+        *[(400, 2), (413, 2), (422, 2), (401, 4), (403, 4), (429, 4), (404, 3), (409, 5)],
+        *[(500, 1), (507, 1), (502, 7), (503, 7), (504, 7)],
     ],
 )
 def test_every_kind_of_refusal_has_its_exit_code(status: int, code: int) -> None:

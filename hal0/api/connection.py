@@ -1,0 +1,156 @@
+"""One connection to the API: how much may come before a request is heard, and for how long.
+
+uvicorn bounds neither the size of a head nor the time that it takes, so who sends a byte now and
+then could hold memory and a connection for ever. Here a head must be small and arrive in time, and
+what is no HTTP is refused as a problem like everything else. A body is bounded by who reads it
+(`json_body.py`). What still comes of it after the answer is thrown away for as long as a request
+may take: a connection that is closed at once loses the answer to who is still sending.
+"""
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from hal0.api.problems import response_for
+from hal0.api.request_ids import HEADER, kept_or_made
+from hal0.errors import HeadTooLarge, NotHttp, RequestError, TooSlow
+
+MAX_HEAD_BYTES: Final = 1 << 15
+CHUNK_COST: Final = 8
+"""Bytes of a chunk's frame for each of its own that are taken for chunks, not for trailers."""
+
+
+class Connection(HttpToolsProtocol):
+    """uvicorn's, with limits; it hears of heads and bodies from asyncio and from httptools."""
+
+    limit_s: ClassVar[float]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_in_head = False
+        self._beside_bodies = 0
+        self._fault: RequestError | None = None
+        self._is_refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request."""
+        super().connection_made(transport)
+        self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more."""
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those that are no body are few, or it is no request."""
+        if self._is_refused:
+            return
+        self._beside_bodies += len(data)
+        super().data_received(data)
+        if self._beside_bodies > MAX_HEAD_BYTES and not self._is_refused:
+            self._refuse(_head_too_large())
+
+    def on_message_begin(self) -> None:
+        """Expect the rest of a head."""
+        super().on_message_begin()
+        self._is_in_head = True
+        self._set_deadline()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; a trailer is none."""
+        if self._is_in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Leave the request to its handler."""
+        sizes = (len(name) + len(value) + 4 for name, value in self.headers)
+        if len(self.url) + sum(sizes) > MAX_HEAD_BYTES:
+            self._fault = _head_too_large()
+            raise self._fault  # httptools stops, and uvicorn calls send_400_response
+        super().on_headers_complete()
+        self._is_in_head = False
+        self._clear_deadline()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body."""
+        self._beside_bodies = max(0, self._beside_bodies - (1 + CHUNK_COST) * len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Begin to count anew."""
+        self._beside_bodies = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Expect the rest of the body that nobody reads any more, or the next request."""
+        super().on_response_complete()
+        self._set_deadline()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what httptools does not understand."""
+        self._refuse(self._fault or NotHttp("what came is no HTTP/1.1 request"))
+
+    @property
+    def _answering(self) -> RequestResponseCycle | None:
+        """The last request that came, while a handler is at work on it or will be."""
+        cycle: RequestResponseCycle | None = self.cycle
+        return None if cycle is None or cycle.response_complete else cycle
+
+    def _set_deadline(self) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(self.limit_s, self._end)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _end(self) -> None:
+        """Close, unless a handler is at work: its answer comes first and sets a new deadline."""
+        is_answering = self._answering is not None and not self._is_refused
+        if is_answering or self.transport.is_closing():
+            return
+        if self._is_in_head and not self._is_refused:
+            detail = f"the head did not arrive within {self.limit_s:g} s"
+            self._refuse(TooSlow(detail, evidence={"limit_s": self.limit_s}))
+        else:
+            self.transport.close()
+
+    def _refuse(self, error: RequestError) -> None:
+        """Answer, say that this was all, and hear nothing more."""
+        self._is_refused = True
+        if (cycle := self._answering) is not None:
+            cycle.disconnected = True  # its handler hears of it as of a client that went away
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+        response = response_for(error, "")
+        response.headers[HEADER] = kept_or_made(None)
+        response.headers["Connection"] = "close"
+        lines = [f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}".encode()]
+        lines += [name + b": " + value for name, value in response.raw_headers]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        self.transport.write_eof()
+        self._set_deadline()
+
+
+def within(seconds: float) -> type[Connection]:
+    """Return the kind of connection whose requests must arrive within so many seconds."""
+
+    class Limited(Connection):
+        limit_s = seconds
+
+    return Limited
+
+
+def _head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(
+        f"the request line and headers are larger than {MAX_HEAD_BYTES} bytes, which no request "
+        "needs",
+        evidence={"limit_bytes": MAX_HEAD_BYTES},
+    )

@@ -1,0 +1,126 @@
+"""What is told of each route beside its path, its role and its handler's sentence: one table.
+
+A query or a body is named here by the schema with which the handler checks it; a test sees that it
+is the same. Answers are named by the shapes that views make. What every route has in common, and
+every route with a body, is added by `openapi.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from hal0 import errors
+from hal0.api import answers, fields, process_answers, schemas
+from hal0.errors import Hal0Error
+
+Shape = Any
+"""A type of `answers.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A route's answers by status (None = without a body), what it takes, why it is refused."""
+
+    success: Mapping[int, Shape]
+    problems: tuple[type[Hal0Error], ...] = ()
+    query: type[schemas.Query] = schemas.Query
+    body: type[schemas.Body] | None = None
+    can_wait: bool = False
+    """Whether it heeds `Prefer: wait=N`."""
+
+    is_told_once: bool = False
+    """Whether its answer is kept nowhere: no Idempotency-Key, no Location."""
+
+
+ORDER: Final = {200: answers.Accepted, 202: answers.Accepted}
+SLOT: Final = (errors.SlotNotFound,)
+SET_UP: Final = (errors.ModelNotFound, errors.EngineNotFound, errors.ModelTaken)
+NOT_READY: Final = tuple(errors.tree(errors.DatabaseError))
+
+OPERATIONS: Final[Mapping[str, Operation]] = {
+    "GET /livez": Operation({200: process_answers.Live}),
+    "GET /readyz": Operation({200: process_answers.Ready}, NOT_READY),
+    "GET /api/v1/meta": Operation({200: process_answers.Meta}),
+    "GET /api/v1/openapi.json": Operation({200: answers.Document}),
+    "GET /api/v1/slots": Operation({200: answers.Listed[answers.Slot]}, query=schemas.Page),
+    "POST /api/v1/slots": Operation(
+        {201: answers.Slot}, (errors.SlotExists, *SET_UP), body=schemas.SlotCreate
+    ),
+    "GET /api/v1/slots/{slot}": Operation({200: answers.Slot}, SLOT),
+    "PATCH /api/v1/slots/{slot}": Operation(
+        {200: answers.Slot},
+        (*SLOT, *SET_UP, errors.SlotBusy, errors.SlotNotOffline),
+        body=schemas.SlotChange,
+    ),
+    "DELETE /api/v1/slots/{slot}": Operation(
+        {204: None}, (*SLOT, errors.SlotBusy, errors.JobAlreadySent), query=schemas.SlotDelete
+    ),
+    "POST /api/v1/slots/{slot}/load": Operation(
+        ORDER,
+        (*SLOT, errors.ModelNotFound, errors.ModelTaken, errors.SlotHasNoModel),
+        body=schemas.LoadBody,
+        can_wait=True,
+    ),
+    "POST /api/v1/slots/{slot}/unload": Operation(
+        ORDER, (*SLOT, errors.SlotPinned), body=schemas.UnloadBody, can_wait=True
+    ),
+    "POST /api/v1/slots/{slot}/validate": Operation(
+        ORDER, (*SLOT, errors.SlotHasNoModel), body=schemas.ValidateBody, can_wait=True
+    ),
+    "POST /api/v1/slots/{slot}/pull": Operation(
+        ORDER, (*SLOT, errors.SlotHasNoModel), body=schemas.PullBody, can_wait=True
+    ),
+    "GET /api/v1/jobs": Operation(
+        {200: answers.Listed[answers.Job]}, SLOT, query=schemas.JobsQuery
+    ),
+    "POST /api/v1/jobs/retry": Operation({200: answers.Bulk}, SLOT, body=schemas.BulkRetry),
+    "GET /api/v1/jobs/{job_id}": Operation({200: answers.Job}, (errors.JobNotFound,)),
+    "POST /api/v1/jobs/{job_id}/retry": Operation(
+        ORDER,
+        (
+            *(errors.JobNotFound, errors.JobNotFailed, errors.JobSuperseded, errors.ModelTaken),
+            *(errors.SlotNotFound, errors.ModelNotFound),
+        ),
+        body=schemas.Nothing,
+        can_wait=True,
+    ),
+    "POST /api/v1/jobs/{job_id}/cancel": Operation(
+        {200: answers.Cancelled},
+        (errors.JobNotFound, errors.JobFinished, errors.JobAlreadySent),
+        body=schemas.Nothing,
+    ),
+    "GET /api/v1/chains/{chain_id}": Operation({200: answers.Chain}, (errors.JobNotFound,)),
+    "GET /api/v1/models": Operation({200: answers.Listed[answers.Model]}, query=schemas.Page),
+    "POST /api/v1/models": Operation(
+        {201: answers.Model}, (errors.ModelExists, errors.HostNotAllowed), body=schemas.ModelCreate
+    ),
+    "GET /api/v1/models/{model}": Operation({200: answers.Model}, (errors.ModelNotFound,)),
+    "DELETE /api/v1/models/{model}": Operation(
+        {204: None}, (errors.ModelNotFound, errors.ModelInUse)
+    ),
+    "GET /api/v1/engines": Operation({200: answers.Listed[answers.Engine]}, query=schemas.Page),
+    "POST /api/v1/engines": Operation(
+        {201: answers.Engine}, (errors.EngineExists,), body=schemas.EngineCreate
+    ),
+    "GET /api/v1/engines/{engine}": Operation({200: answers.Engine}, (errors.EngineNotFound,)),
+    "GET /api/v1/transitions": Operation(
+        {200: answers.Listed[answers.Transition]}, SLOT, query=schemas.TransitionsQuery
+    ),
+    "GET /api/v1/tokens": Operation({200: answers.Listed[answers.Token]}, query=schemas.Page),
+    "POST /api/v1/tokens": Operation(
+        {201: answers.NewToken},
+        (errors.TokenExists,),
+        body=schemas.TokenCreate,
+        is_told_once=True,
+    ),
+    "DELETE /api/v1/tokens/{token}": Operation({200: answers.Token}, (errors.TokenNotFound,)),
+}
+
+PATH_PARAMETERS: Final[Mapping[str, Any]] = {
+    "slot": fields.SlotName,
+    "model": fields.ModelName,
+    "engine": fields.EngineName,
+    "token": fields.TokenName,
+    "job_id": fields.Id,
+    "chain_id": fields.Id,
+}

@@ -1,0 +1,98 @@
+"""The thread that shows that an API process is at work, and finds out whether it can write.
+
+An API owns no job, but while it lies stopped in the middle of a transaction nobody can write: as an
+owner with a row it can be seen and killed (`jobs.rescue.kill_stopped`). Its beats are soft writes.
+When a write of this process has failed, a durable one is tried each second until it goes well, and
+until then `/readyz` says why not. Nothing of this keeps the process from serving: reading goes on.
+"""
+
+import contextlib
+import logging
+import threading
+from typing import Final
+
+from hal0.clock import monotonic_ms
+from hal0.db import Database
+from hal0.errors import DatabaseError
+from hal0.jobs.owners import Owner, note_end, note_seen
+from hal0.settings import Settings
+
+log = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+
+
+class Pulse(threading.Thread):
+    """Beats from its start until it is told to end; start it when the database is open."""
+
+    def __init__(self, settings: Settings, db: Database) -> None:
+        super().__init__(name="pulse", daemon=True)
+        self._settings = settings
+        self._db = db
+        self._owner: Owner | None = None
+        self._is_registered = False
+        self._doubt: DatabaseError | None = None
+        self._next_beat_ms = 0
+        self._ended = threading.Event()
+
+    def doubt(self, error: DatabaseError) -> None:
+        """Take note that a write of this process failed."""
+        self._doubt = error
+
+    def ensure_writable(self) -> None:
+        """Raise what a change would meet now, as far as it is known; writes nothing itself."""
+        if (doubt := self._doubt) is not None:
+            raise doubt.with_traceback(None)
+        self._db.ensure_room()
+
+    def run(self) -> None:
+        """Look at once, then every second."""
+        while not self._ended.is_set():
+            try:
+                self.look()
+            except Exception:  # a pulse that ends would leave /readyz as it was, for ever
+                log.exception("the pulse goes on")
+            self._ended.wait(LOOK_S)
+
+    def look(self) -> None:
+        """Renew the lock; beat if it is time, or if a write has failed."""
+        was_well = self._doubt is None
+        try:
+            owner = self._renewed()
+            now = monotonic_ms()
+            if now >= self._next_beat_ms or not was_well:
+                self._beat(owner)
+                self._next_beat_ms = now + int(self._settings.beat_s * 1000)
+        except DatabaseError as error:
+            self._doubt = error
+            if was_well:
+                log.warning("not ready until this has passed: %s", error.detail)
+        except OSError as error:
+            log.warning("the run folder cannot be written: %s", error)
+
+    def _renewed(self) -> Owner:
+        if self._owner is None:
+            self._owner = Owner(self._settings.run, "api")
+        self._owner.renew()
+        return self._owner
+
+    def _beat(self, owner: Owner) -> None:
+        doubt = self._doubt
+        with self._db.soft() if doubt is None else self._db.write() as tx:
+            if self._is_registered:
+                note_seen(tx, owner.id)
+            else:
+                owner.register(tx)
+        self._is_registered = True
+        if self._doubt is doubt:  # else another write has failed meanwhile
+            self._doubt = None
+
+    def end(self) -> None:
+        """Stop beating, and write that this owner ended in good order, if that can be written."""
+        self._ended.set()
+        if self.is_alive():
+            self.join(10)
+        if self._owner is not None:
+            with contextlib.suppress(DatabaseError), self._db.soft() as tx:
+                note_end(tx, self._owner.id)
+            self._owner.close()

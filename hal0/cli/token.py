@@ -1,0 +1,124 @@
+"""`hal0 token …`: who may come in over the network, and as what.
+
+On the database of this home, without an API: whoever can write that file can let anybody in, and
+the first token must come from somewhere. With HAL0_URL set, through the API that is there.
+"""
+
+from collections.abc import Callable
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hal0.access.roles import GRANTED, LOCAL, Role
+from hal0.cli.client import Api, Json, path_of
+from hal0.cli.show import clock_of, emit, facts, json_option, table
+from hal0.cli.since import span_of
+
+if TYPE_CHECKING:
+    from hal0.db import Database
+
+HEADERS = ("name", "role", "state", "created", "by", "expires", "last used")
+
+
+class Span(click.ParamType[float, float]):
+    """`90m`, `12h`, `30d`: so long."""
+
+    name = "span"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return seconds."""
+        try:
+            span = span_of(str(value).strip())
+        except OverflowError:
+            span = None
+        if span is None:
+            self.fail(f"{value!r} is no span of time: give 90m, 12h, 30d or 8w", param, ctx)
+        return span.total_seconds()
+
+
+@click.group()
+def token() -> None:
+    """Who may come in over the network, and as what."""
+
+
+@token.command()
+@click.argument("name")
+@click.option("--role", type=click.Choice(GRANTED), required=True, help="What its bearer may do.")
+@click.option("--expires", "expires_in_s", type=Span(), help="After how long, as 30d; else never.")
+@json_option
+def create(name: str, role: str, expires_in_s: float | None, as_json: bool) -> None:
+    """Make a token and print it, this once: only a hash of it is kept."""
+
+    def in_home(db: "Database") -> Json:
+        from hal0.access import tokens
+        from hal0.api.views import new_token_json
+
+        with db.write() as tx:
+            made = tokens.create(tx, name, Role.named(role), LOCAL, expires_in_s)
+            return {**new_token_json(*made)}
+
+    body = {"name": name, "role": role, "expires_in_s": expires_in_s}
+    made = _ask(lambda api: api.post(path_of("tokens"), body), in_home)
+
+    def show() -> None:
+        end = f"until {clock_of(made['expires_at'])}" if made["expires_at"] else "until revoked"
+        click.echo(f"token {name}, {role}, {end}; it is not shown again:", err=True)
+        click.echo(made["token"])
+
+    emit(made, as_json, show)
+
+
+@token.command("list")
+@json_option
+def list_tokens(as_json: bool) -> None:
+    """Show who has or had a token, and when it was last used."""
+
+    def in_home(db: "Database") -> Json:
+        from hal0.access import tokens
+        from hal0.api.views import token_json
+
+        with db.read() as tx:
+            rows = tokens.all_tokens(tx).rows
+        return {"items": [token_json(row) for row in sorted(rows, key=lambda row: row.name)]}
+
+    found = _ask(lambda api: {"items": list(api.items(path_of("tokens")))}, in_home)
+    rows = [
+        [
+            *(one["name"], one["role"], one["state"]),
+            *(clock_of(one["created_at"]), one["created_by"]),
+            *(clock_of(one["expires_at"]), clock_of(one["last_used_at"])),
+        ]
+        for one in found["items"]
+    ]
+    emit(found, as_json, lambda: table(HEADERS, rows))
+
+
+@token.command()
+@click.argument("name")
+@json_option
+def revoke(name: str, as_json: bool) -> None:
+    """Let a token open nothing any more."""
+
+    def in_home(db: "Database") -> Json:
+        from hal0.access import tokens
+        from hal0.api.views import token_json
+
+        with db.write() as tx:
+            return {**token_json(tokens.revoke(tx, name, LOCAL))}
+
+    revoked = _ask(lambda api: api.ask("DELETE", path_of("tokens", name)), in_home)
+    emit(revoked, as_json, lambda: facts(revoked))
+
+
+def _ask(by_http: Callable[[Api], Json], in_home: Callable[["Database"], Json]) -> Json:
+    from hal0.db import open_database
+    from hal0.settings import Settings
+
+    settings = Settings.load()
+    if settings.url is not None:
+        return by_http(Api.from_settings())
+    with closing(open_database(settings)) as db:
+        return in_home(db)

@@ -1,6 +1,7 @@
 """The thread that keeps a worker honest: its beats, rescue of others, its bell and its lock.
 
-Not a Huey task: it must run while every worker thread is busy.
+Not a Huey task: it must run while every worker thread is busy. It feeds the service manager's
+watchdog too, so that one that hangs, or finds that the database cannot be read, ends its process.
 """
 
 import logging
@@ -10,10 +11,13 @@ from typing import Final
 from hal0.clock import monotonic_ms
 from hal0.jobs.context import Context
 from hal0.jobs.rescue import Watch, look_after
+from hal0.notify import Watchdog
 
 log = logging.getLogger(__name__)
 
 TICK_S: Final = 0.5
+END_S: Final = 10.0
+"""How long a look that has begun may take to end."""
 
 
 class Supervisor(threading.Thread):
@@ -25,6 +29,7 @@ class Supervisor(threading.Thread):
         self._ended = threading.Event()
         self._watch = Watch()
         self._next_beat_ms = 0
+        self._watchdog = Watchdog()
 
     def run(self) -> None:
         """Beat, rescue, renew, until the end."""
@@ -40,6 +45,7 @@ class Supervisor(threading.Thread):
         try:
             self._renew()
             look_after(self._ctx, self._watch, beats)
+            self._watchdog.feed_if_due(self._ctx.db.ensure_readable)
         except Exception:  # a supervisor that ends would make its process look silent
             log.exception("supervision goes on")
 
@@ -54,4 +60,4 @@ class Supervisor(threading.Thread):
     def end(self) -> None:
         """Stop looking."""
         self._ended.set()
-        self.join(10)
+        self.join(END_S)

@@ -15,12 +15,13 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.types import ASGIApp
 
-from hal0 import logs
+from hal0 import logs, notify
 from hal0.embedded.call_log import CallLog
 from hal0.embedded.guard import Guard
 from hal0.embedded.residents import Residents
 from hal0.embedded.routes import Routes, no_route
 from hal0.errors import SettingsError
+from hal0.file_modes import keep_others_out
 from hal0.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ def run(settings: Settings) -> int:
 
     Returns 1 when the address or the key cannot be used; the reason is on stderr.
     """
-    logs.set_up(settings.log_level)
+    keep_others_out()
+    logs.set_up(settings.log_level, "hal0-engine")
     try:
         key = _read_key(settings)
         listener = _listen(settings.engine_bind, key)
@@ -56,6 +58,11 @@ class Server(uvicorn.Server):
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         yield
+
+    async def main_loop(self) -> None:
+        """Serve until told to stop; the service manager's watchdog sees a loop that hangs."""
+        async with notify.serving("answers", lambda: None):
+            await super().main_loop()
 
     def _stop(self) -> None:
         self.force_exit = self.should_exit

@@ -3,23 +3,29 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, bindparam, select
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
-from hal0.errors import DatabaseFull, DatabaseLocked, DatabaseUnwritable, Hal0Error
+from hal0.errors import (
+    DatabaseError,
+    DatabaseFull,
+    DatabaseLocked,
+    DatabaseUnwritable,
+    Hal0Error,
+)
 from hal0.jobs.bell import Bell, ring
 from hal0.jobs.engine_room import EngineRoom
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.owners import Owner
 from hal0.registry.catalog import StoredVerdicts
 from hal0.settings import Settings
-from hal0.tables import job_progress
+from hal0.tables import job_progress, slots
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -28,6 +34,9 @@ PROGRESS_MS: Final = 1000
 """A progress row is written at most this often."""
 SMOOTHING: Final = 0.3
 """How much the last second counts in a rate."""
+
+
+_SLOT_NAME: Final = select(slots.c.name).where(slots.c.id == bindparam("id"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +91,7 @@ class Context:
         self._places = max(1, settings.worker_threads // 2 - 1)
         self._downloads: set[int] = set()
         self._bodies: dict[int, Body] = {}
+        self._slot_names: dict[int, str] = {}
         self._lock = threading.Lock()
 
     # -- what runs here -----------------------------------------------------------------------
@@ -104,6 +114,17 @@ class Context:
         with self._lock:
             return list(self._bodies.values())
 
+    def subject_of(self, held: Claim) -> dict[str, object]:
+        """Return what records say that are about this claim (`hal0.logs.about`)."""
+        return {"slot": self.slot_name(held.job.slot_id), **held.subject}
+
+    def slot_name(self, slot_id: int) -> str | None:
+        """Return how a slot is called, read once for all its jobs; None = it cannot be read now."""
+        if slot_id not in self._slot_names:
+            with suppress(DatabaseError), self.db.read() as tx:
+                self._slot_names[slot_id] = tx.execute(_SLOT_NAME, {"id": slot_id}).scalar_one()
+        return self._slot_names.get(slot_id)
+
     # -- what bodies do ----------------------------------------------------------------------
 
     def commit(self, write: Callable[[Connection], T]) -> T:
@@ -113,6 +134,7 @@ class Context:
         it and takes nothing else. Only a process that must exit gives up; rescue finds the job.
         """
         pause_s = 0.05
+        level = logging.WARNING
         while True:
             try:
                 with self.db.write() as tx:
@@ -120,8 +142,8 @@ class Context:
             except (DatabaseLocked, DatabaseFull, DatabaseUnwritable) as error:
                 if self.giving_up.wait(pause_s):
                     raise
-                log.warning("not written yet: %s", error.detail)
-                pause_s = min(pause_s * 2, 2.0)
+                log.log(level, "not written yet: %s", error.detail)
+                pause_s, level = min(pause_s * 2, 2.0), logging.DEBUG
 
     def write(self, write: Callable[[Connection], T]) -> T:
         """Run `write` in one durable transaction, once; for who looks around and comes by again."""

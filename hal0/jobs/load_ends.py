@@ -173,10 +173,13 @@ class LoadUnderWay:
             return False
 
     def lasted_s(self) -> float:
-        """Return how long ago the load was sent, in seconds."""
+        """Return how long ago the load was sent, in seconds of wall time, for people."""
         with self.ctx.db.read() as tx:
             lane = lane_of(tx, self.engine.id)
-        return 0.0 if lane is None else round((utc_now() - lane.sent_at).total_seconds(), 3)
+        if lane is None:
+            return 0.0
+        lasted_s = (utc_now() - lane.sent_at).total_seconds()
+        return max(0.0, round(lasted_s, 3))  # the clock may have been set
 
     def pause(self) -> None:
         """Wait for the next look; raises Stopping when there is to be none."""

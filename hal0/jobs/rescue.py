@@ -153,6 +153,7 @@ def leave(tx: Connection, owner_id: str) -> None:
 def rescue(tx: Connection, held: Claim, crash_limit: int) -> None:
     """Put a dead owner's job back, or fail it when it has killed one worker too many."""
     if held.job.crashes + 1 < crash_limit:
+        log.warning("%s is put back: its worker died", held.job.kind, extra=held.subject)
         put_back(tx, held, Outcome.INTERRUPTED, crashed=True)
         return
     fail(
@@ -183,7 +184,7 @@ def rescue_bodiless(ctx: Context, watch: Watch) -> None:
     }
     for held in mine:
         if now - watch.bodiless[held.job.id].since_ms >= BODILESS_MS:
-            log.warning("job %s is ours and no thread runs it; put back", held.job.id)
+            log.warning("no thread of ours runs it; it is put back", extra=held.subject)
             with contextlib.suppress(ClaimLost):
                 ctx.write(partial(put_back, held=held, outcome=Outcome.INTERRUPTED))
             ctx.ring()
@@ -208,7 +209,8 @@ def rescue_silent(ctx: Context, watch: Watch) -> None:
         if now - watch.beats[row.id].since_ms < silence_ms or owner is None:
             continue
         if owner.id != ctx.owner.id and kill(owner):
-            log.error("job %s is silent: its owner %s was killed", row.id, owner.id)
+            of = {"job_id": row.id, "attempt": row.attempt}
+            log.error("job %s is silent: its owner %s was killed", row.id, owner.id, extra=of)
 
 
 _RUNNING_BEATS = (
@@ -251,7 +253,7 @@ def sweep_deadlines(ctx: Context, watch: Watch) -> None:
             continue
         owner = living.get(held.job.owner_id or "")
         if owner is not None and owner.id != ctx.owner.id:
-            log.error("job %s is far past its deadline: its owner is killed", held.job.id)
+            log.error("far past its deadline: its owner is killed", extra=held.subject)
             kill(owner)
             continue
         kind = UnloadTimeout if held.job.kind is JobKind.UNLOAD else LoadTimeout
@@ -276,7 +278,8 @@ def _unowned(tx: Connection) -> list[Slot]:
 
 def _recover(tx: Connection) -> None:
     for slot in _unowned(tx):
-        log.error("slot %s is %s and no job owns it", slot.name, slot.state)
+        of = {"slot": slot.name}
+        log.error("slot %s is %s and no job owns it", slot.name, slot.state, extra=of)
         move(tx, slot, SlotState.ERROR, Cause.WORKER_LOST, Act("worker"))
         error = InternalFault(f"slot {slot.name} was {slot.state} and no job owned that state")
         tx.execute(
@@ -321,7 +324,8 @@ def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
         sweep_deadlines(ctx, watch)
         recover_unowned(ctx)
     except DatabaseError as error:
-        log.warning("supervision waits for the database: %s", error.detail)
+        if not watch.last_blocked_ms:  # once, not twice a second for a night
+            log.warning("supervision waits for the database: %s", error.detail)
         with contextlib.suppress(DatabaseError):
             kill_stopped(ctx, watch)
     except Hal0Error:

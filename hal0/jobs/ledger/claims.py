@@ -7,6 +7,7 @@ lane; a pull when no other downloads that model. A load that was sent already is
 its attempt only watches. Two partial unique indexes hold even if this statement were wrong.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
@@ -30,6 +31,8 @@ from hal0.slots.spec import load_key
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, JobState, Outcome, SlotState
 from hal0.tables import failed_keys, job_attempts, jobs, slots
+
+log = logging.getLogger(__name__)
 
 RUNNABLE: Final = """
 SELECT j.id FROM jobs j WHERE j.state = 'queued'
@@ -173,6 +176,7 @@ def fail(tx: Connection, held: Claim, error: Hal0Error, cause: Cause = Cause.JOB
     A transient slot goes to error; one that still serves stays as it is (B15). The key of a load
     that was sent is kept so that no machine sends it again. Raises ClaimLost.
     """
+    log.warning("%s fails: %s: %s", held.job.kind, error.code, error.detail, extra=held.subject)
     row = {**error.as_row(), "job_id": held.job.id}
     slot = check(tx, held)
     if slot.is_transient:  # before the attempt ends: what it changed lies within its time

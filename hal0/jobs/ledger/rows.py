@@ -106,6 +106,15 @@ class Claim:
         return Act("worker", self.job.id, self.job.attempt, self.chain.request_id)
 
     @property
+    def subject(self) -> dict[str, object]:
+        """What a record says that is about this claim (`hal0.logs`)."""
+        return {
+            "job_id": self.job.id,
+            "attempt": self.job.attempt,
+            "request_id": self.chain.request_id,
+        }
+
+    @property
     def load_key_args(self) -> tuple[int, Mapping[str, Any]]:
         """Return model id and options of a load's chain."""
         assert self.chain.model_id is not None

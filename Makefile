@@ -3,12 +3,14 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 BENCH_ARGS ?=
+SEED ?= 1
+MINUTES ?= 5
 BIN := .venv/bin
 
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench check check-format check-lint check-types check-imports check-schema clean
+.PHONY: help setup demo test chaos bench check check-format check-lint check-types check-imports check-schema clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,6 +23,9 @@ demo: setup  ## the whole of hal0 in one go, on this machine, with a real model
 
 test: setup  ## all tests; PYTEST_ARGS goes to pytest
 	@$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+
+chaos: setup  ## campaigns of kill -9 under traffic, one table; SEED=7 MINUTES=30
+	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
 
 bench: setup  ## one table of speed and memory, beside rivals that it brings; BENCH_ROUNDS=5 for a look
 	@bash .ci/set-up-bench

@@ -22,15 +22,22 @@ STEPS: Final = {
     "unload": ("begun", "marked", "sent", "answered", "done"),
     "load": ("begun", "marked", "sent", "answered", "verified", "done"),
 }
-"""For each kind of job, in order: `begun` the body runs, nothing is written; `done` the result is
-committed; `marked` the mark that a request is on its way is committed; `sent` the engine's socket
-took the whole request; `answered` its answer was read. Of a pull: `pinned` the commit of a hub is
-in the row; `whole` all bytes are synced in `.part`; `noted` what was found is committed; `fetched`
-the file has its final name; `aside` a file of a wrong digest has its `.bad` name."""
+"""For each kind of job, in order: `begun` the body runs, nothing is written; `marked` the mark that
+a request is on its way is committed; `sent` the engine's socket took the whole request; `answered`
+its answer was read; `done` the end of this attempt is committed, whatever it was. Of a pull:
+`pinned` the commit of a hub is in the row; `whole` all bytes are synced in `.part`; `noted` what
+was found is committed; `fetched` the file has its final name; `aside` a file of a wrong digest has
+its `.bad` name."""
+
+ALONE: Final = (
+    *("api.enqueued", "queue.claimed", "rescue.requeued"),
+    *("settle.read", "settle.done", "reconcile.done"),
+)
+"""`enqueued`, `requeued`, `settle.done`, `reconcile.done`: what the name says is committed.
+`settle.read`: it is known that the engine owes nothing more to a load, and not yet written."""
 
 POINTS: Final = frozenset(
-    ["queue.claimed", "api.enqueued", "rescue.requeued"]
-    + [f"{kind}.{step}" for kind, steps in STEPS.items() for step in steps]
+    [*ALONE, *(f"{kind}.{step}" for kind, steps in STEPS.items() for step in steps)]
 )
 
 _armed: dict[str, str] = {}

@@ -12,6 +12,7 @@ from functools import partial
 
 from sqlalchemy import Connection, insert, select, update
 
+from hal0 import points
 from hal0.clock import utc_now
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.intake import Wish, machine_load
@@ -154,7 +155,10 @@ def _reconcile_one(ctx: Context, engine: EngineRow) -> int:
     reading = try_health(ctx, engine, timeout_s=10.0)
     if reading is None or reading.health.models is None:
         return 0
-    return ctx.commit(partial(reconcile_engine, reading=reading))
+    moved = ctx.commit(partial(reconcile_engine, reading=reading))
+    if moved:
+        points.reach("reconcile.done")
+    return moved
 
 
 def reconcile_engine(tx: Connection, reading: Reading) -> int:

@@ -2,7 +2,7 @@
 
 import logging
 
-from hal0 import points
+from hal0 import logs, points
 from hal0.errors import (
     ClaimLost,
     DatabaseFull,
@@ -33,17 +33,16 @@ BODIES = {
 
 def run(ctx: Context, held: Claim) -> None:
     """Run the body of a claimed job to its written end; raises nothing."""
-    extra = {"job_id": held.job.id, "attempt": held.job.attempt}
-    with ctx.body(held) as body:
+    with ctx.body(held) as body, logs.about(**ctx.subject_of(held)):
         try:
-            log.info("%s begins", held.job.kind, extra=extra)
+            log.info("%s begins", held.job.kind)
             _carry_through(ctx, body)
         except ClaimLost:
-            log.info("%s: the claim is another's now; nothing written", held.job.kind, extra=extra)
+            log.info("%s: the claim is another's now; nothing written", held.job.kind)
         except BUSY as error:
-            log.error("%s: not written, left to rescue: %s", held.job.kind, error, extra=extra)
+            log.error("%s: not written, left to rescue: %s", held.job.kind, error)
         except Exception:  # a job must end, and this thread must go on
-            log.exception("%s: its end could not be written", held.job.kind, extra=extra)
+            log.exception("%s: its end could not be written", held.job.kind)
     ctx.ring()
 
 
@@ -51,7 +50,6 @@ def _carry_through(ctx: Context, body: Body) -> None:
     held = body.held
     try:
         BODIES[held.job.kind](ctx, body)
-        points.reach(f"{held.job.kind}.done")
     except ClaimLost:
         raise
     except (Interrupted, Stopping):
@@ -63,7 +61,6 @@ def _carry_through(ctx: Context, body: Body) -> None:
         ctx.commit(lambda tx: put_back(tx, held, Outcome.DEFERRED, after_s=1.0))
     except Hal0Error as error:
         failure = error
-        log.warning("%s fails: %s: %s", held.job.kind, error.code, error.detail)
         ctx.commit(lambda tx: fail(tx, held, failure))
     except Exception as error:  # a bug must end its job, not leave it running
         log.exception("%s met a bug", held.job.kind)
@@ -71,3 +68,4 @@ def _carry_through(ctx: Context, body: Body) -> None:
             f"{held.job.kind} job {held.job.id} met {type(error).__name__}; see the worker's log"
         )
         ctx.commit(lambda tx: fail(tx, held, fault))
+    points.reach(f"{held.job.kind}.done")

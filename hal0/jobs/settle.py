@@ -10,12 +10,14 @@ import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
+from hal0 import logs, points
 from hal0.clock import boot_id, monotonic_ms
 from hal0.engines.base import LoadedModel
 from hal0.errors import EngineBadAnswer, EngineError, EngineTimeout
@@ -73,7 +75,7 @@ def watch_late_answer(
         except Exception:  # what the row says is enough for the periodic settling
             log.exception("the lane of job %s is not settled yet", held.job.id)
 
-    answer.add_done_callback(lambda _: threading.Thread(target=settle, daemon=True).start())
+    _when_answered(answer, settle)
 
 
 def settle_all(ctx: Context) -> None:
@@ -86,9 +88,11 @@ def settle_all(ctx: Context) -> None:
             )
         ).all()
     for lane in held:
-        _alone(ctx, partial(_settle_if_ours, ctx, lane))
+        with logs.about(slot=ctx.slot_name(lane.slot_id), job_id=lane.job_id):
+            _alone(ctx, partial(_settle_if_ours, ctx, lane))
     for row in marked:
-        _alone(ctx, partial(settle_unload, ctx, row.id))
+        with logs.about(slot=ctx.slot_name(row.id)):
+            _alone(ctx, partial(settle_unload, ctx, row.id))
 
 
 def _alone(ctx: Context, work: Callable[[], object]) -> None:
@@ -143,7 +147,9 @@ def settle_lane(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> bool:
             reading = _without(ctx, engine, owed, late)
         if reading is None:
             return False  # what the load cost is not known yet
+        points.reach("settle.read")
         ctx.commit(partial(_let_go, owed=owed, reading=reading, late=late is not None))
+    points.reach("settle.done")
     ctx.ring()
     return True
 
@@ -281,4 +287,12 @@ def watch_late_unload(ctx: Context, held: Claim, answer: "concurrent.futures.Fut
             log.exception("the mark of job %s stays", held.job.id)
         ctx.ring()
 
-    answer.add_done_callback(lambda _: threading.Thread(target=settle, daemon=True).start())
+    _when_answered(answer, settle)
+
+
+def _when_answered(answer: "concurrent.futures.Future[Any]", settle: Callable[[], None]) -> None:
+    """Settle in a thread of its own, whose records say what those of this body say."""
+    carry_on = copy_context().run
+    answer.add_done_callback(
+        lambda _: threading.Thread(target=carry_on, args=(settle,), daemon=True).start()
+    )

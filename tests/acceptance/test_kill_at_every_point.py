@@ -26,10 +26,11 @@ CHECKS = [f"validate.{step}" for step in STEPS["validate"]]
 LOADS = [f"load.{step}" for step in STEPS["load"]]
 UNLOADS = [f"unload.{step}" for step in STEPS["unload"]]
 ALONE = ["queue.claimed", "api.enqueued", "rescue.requeued"]
+SETTLING = ["settle.read", "settle.done", "reconcile.done"]
 
 
 def test_every_declared_point_is_killed_at_by_a_test_of_this_file() -> None:
-    assert sorted(PULLS + CHECKS + LOADS + UNLOADS + ALONE) == sorted(POINTS)
+    assert sorted(PULLS + CHECKS + LOADS + UNLOADS + ALONE + SETTLING) == sorted(POINTS)
 
 
 def dies(process: "subprocess.Popen[bytes]") -> bool:
@@ -325,4 +326,71 @@ def test_a_rescuer_killed_after_its_commit_has_lost_nothing(house: House, lemond
     house.wait_until("ready")
     house.wait_settled()
     assert loads_sent(lemond) == 1
+    house.check_audit()
+
+
+@pytest.mark.parametrize("point", ["settle.read", "settle.done"])
+def test_killed_while_a_late_load_is_settled_another_settles_it(
+    tmp_path: Path, lemond: Lemond, point: str
+) -> None:
+    lemond.script(models={"tiny": {"load_delay_s": 3}})
+    with House(tmp_path, lemond.url, HAL0_LOAD_TIMEOUT_S="1") as house:
+        house.start_api()
+        house.add_model()
+        house.add_slot()
+        armed = house.start_worker(f"{point}:kill")
+        house.load()
+        slot = house.wait_until("error")
+        assert slot["error"]["code"] == "preload.load_timeout"
+        assert dies(armed)
+        house.start_worker()
+        house.wait_settled()
+        assert lemond.state()["loaded"] == []
+        assert loads_sent(lemond) == 1
+        assert house.path_of() == ["offline", "starting", "warming", "error"]
+        house.check_audit()
+
+
+def test_killed_when_a_restarted_engine_was_noticed_the_slot_is_loaded_again_once(
+    tmp_path: Path, lemond: Lemond
+) -> None:
+    with House(tmp_path, lemond.url, HAL0_RECONCILE_S="0.5") as house:
+        house.start_api()
+        house.add_model()
+        house.add_slot()
+        armed = house.start_worker("reconcile.done:kill")
+        house.load()
+        house.wait_until("ready")
+        house.wait_settled()
+        lemond.kill()
+        lemond.start()
+        assert dies(armed)
+        assert house.path_of()[-1] == "offline"
+        house.start_worker()
+        house.wait_until("idle")
+        house.wait_settled()
+        assert loads_sent(lemond) == 2
+        assert house.path_of().count("ready") == 1
+        house.check_audit()
+
+
+@pytest.mark.parametrize("kind", ["pull", "validate"])
+def test_killed_when_a_failure_is_written_it_stays_written_and_nothing_follows_it(
+    house: House, lemond: Lemond, kind: str
+) -> None:
+    house.start_api()
+    source = house.add_model()
+    house.add_slot()
+    if kind == "pull":
+        source.unlink()
+    else:
+        source.write_bytes(bytes(reversed(source.read_bytes())))
+    armed = house.start_worker(f"{kind}.done:kill")
+    asked = house.load()
+    assert dies(armed)
+    house.start_worker()
+    house.wait_settled()
+    failed = [job for job in house.chain(asked["chain_id"]) if job["state"] == "failed"]
+    assert [(job["kind"], len(job["attempts"])) for job in failed] == [(kind, 1)]
+    assert loads_sent(lemond) == 0
     house.check_audit()

@@ -118,6 +118,8 @@ class Routes:
             backend = await self.router.load(public, body)
         except LoadError as exc:
             return load_failed(name, exc)
+        if self.router.script.of(public).load == "garbage":
+            return Response("<html>", media_type="text/html")
         return JSONResponse(
             {
                 "status": "success",

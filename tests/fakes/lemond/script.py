@@ -19,9 +19,10 @@ class ModelScript(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    load: Literal["ok", "hang", "dribble", "die", "refuse"] = "ok"
+    load: Literal["ok", "hang", "dribble", "die", "refuse", "garbage"] = "ok"
     """hang: never ends (until `global_timeout_s`); dribble: 200 and a space now and then, for ever;
-    die: the process ends at once; refuse: 503 before anything is done."""
+    die: the process ends at once; refuse: 503 before anything is done; garbage: it is loaded, and
+    the answer says nothing."""
     load_delay_s: float = 0
     load_fail: str | None = None
     """Message of a failing load."""

@@ -38,7 +38,7 @@ WRITTEN: Final = (
 
 def _engine(path: Path, synchronous: str, begin: str, busy_timeout_s: float) -> Engine:
     engine = create_engine(
-        URL.create("sqlite", database=str(path)),
+        URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
         pool_size=8,
         max_overflow=16,
         pool_timeout=30,

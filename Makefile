@@ -22,7 +22,7 @@ demo: setup  ## the whole of hal0 in one go, on this machine, with a real model
 	@$(BIN)/hal0 demo
 
 test: setup  ## all tests; PYTEST_ARGS goes to pytest
-	@$(BIN)/pytest -n 2 $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
 
 chaos: setup  ## campaigns of kill -9 under traffic, one table; SEED=7 MINUTES=30
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.acceptance.house import House
 from tests.fakes.lemond import Lemond
+from tests.faulty import Faulty, build
 
 
 @pytest.fixture
@@ -21,3 +22,15 @@ def lemond(tmp_path: Path) -> Iterator[Lemond]:
 def house(tmp_path: Path, lemond: Lemond) -> Iterator[House]:
     with House(tmp_path, lemond.url) as house:
         yield house
+
+
+@pytest.fixture(scope="session")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library that lets calls go wrong when it is told to."""
+    return build(tmp_path_factory.mktemp("shim"))
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, shim: Path) -> Faulty:
+    """Faults for the processes that are started with its `env`."""
+    return Faulty(tmp_path / "faults", shim)

@@ -12,7 +12,7 @@ from tests.chaos.doctored import DOCTORS, Copy
 from tests.chaos.evidence import Evidence
 from tests.fakes.lemond import Lemond
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checker")]
 
 CASES = [(point, doctor) for point, doctors in DOCTORS.items() for doctor in doctors]
 

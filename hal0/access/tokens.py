@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, exc, insert, not_, or_, select, update
 
+from hal0.access.closed import close_for_good
 from hal0.access.roles import GRANTED, RESERVED, Role
 from hal0.clock import utc_now
 from hal0.errors import InvalidRequest, TokenExists, TokenNotFound
@@ -70,6 +71,13 @@ class Tokens:
     """All tokens as they were read at one moment."""
 
     rows: Sequence[Token] = ()
+    was_closed: bool = False
+    """Whether there ever was one, as the home says, whatever its database says."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there never was a token, so that this machine's users need none."""
+        return not self.rows and not self.was_closed
 
     @property
     def has_valid(self) -> bool:
@@ -122,6 +130,7 @@ def create(
             f"a token ends in more than 0 and at most {LONGEST_S:.0f} s, not {expires_in_s:g} s; "
             "leave that out for one that does not end"
         )
+    close_for_good(tx)
     now = utc_now()
     text = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
     try:
@@ -174,9 +183,9 @@ def listed(tx: Connection, *, after: str, limit: int) -> list[Token]:
     return [_token(row) for row in tx.execute(behind)]
 
 
-def all_tokens(tx: Connection) -> Tokens:
+def all_tokens(tx: Connection, *, was_closed: bool = False) -> Tokens:
     """Return the whole table."""
-    return Tokens([_token(row) for row in tx.execute(select(tokens))])
+    return Tokens([_token(row) for row in tx.execute(select(tokens))], was_closed)
 
 
 def note_use(tx: Connection, token_id: int) -> None:

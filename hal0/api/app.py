@@ -1,5 +1,6 @@
 """The web process put together: settings and database in, one ASGI application out."""
 
+import resource
 import signal
 import socket
 from contextlib import closing
@@ -25,6 +26,10 @@ from hal0.settings import Settings
 
 STOP_WITHIN_S = 5
 """How long running requests may go on after SIGTERM."""
+
+MOST_CONNECTIONS = 2000
+OTHER_DESCRIPTORS = 128
+"""More than the pools of the database (72), the log and the run folder take."""
 
 
 def create_app(settings: Settings, db: Database) -> Starlette:
@@ -88,7 +93,7 @@ def _serve(app: Starlette, listener: socket.socket) -> int:
         log_config=None,
         access_log=False,
         server_header=False,
-        http=connection.within(app.state.settings.request_timeout_s),
+        http=connection.within(app.state.settings.request_timeout_s, room_for_connections()),
         ws="none",  # an upgrade would pass by whatever makes a refusal a problem
         proxy_headers=False,  # else whoever comes from loopback says which address failed
         timeout_graceful_shutdown=STOP_WITHIN_S,
@@ -102,6 +107,20 @@ def _serve(app: Starlette, listener: socket.socket) -> int:
     finally:
         app.state.pulse.end()
     return 0 if server.started else 1
+
+
+def room_for_connections() -> int:
+    """Take as many descriptors as this process may have; return how many may be connections.
+
+    The rest is for the database and the run folder: without one the process could do nothing, and
+    the service manager would end it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_CONNECTIONS + OTHER_DESCRIPTORS
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return max(1, min(MOST_CONNECTIONS, soft - OTHER_DESCRIPTORS))
 
 
 def _stopped(number: int, frame: FrameType | None) -> None:

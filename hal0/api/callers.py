@@ -20,6 +20,9 @@ WHAT_IS_NEEDED: Final = (
 )
 """The same whatever was wrong: who guesses learns nothing of the tokens that there are."""
 
+FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+"""What proxies add to a request of another machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Caller:
@@ -42,10 +45,11 @@ class Callers:
         """Return who asks from `address`; raises Unauthorized, TooManyFailures.
 
         Open to this machine is only a home that never had a token: one that was revoked or has
-        ended still stands in the table.
+        ended still stands in the table, and the home remembers that table. What a proxy hands on is
+        not of this machine.
         """
         known = await self._keyring.tokens()
-        if self._is_loopback and not known.rows:
+        if self._is_loopback and known.is_open and not any(name in headers for name in FORWARDED):
             return Caller(LOCAL, Role.WRITER)
         given = headers.getlist("authorization")
         token = known.find(_bearer(given))

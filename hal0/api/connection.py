@@ -18,6 +18,8 @@ from hal0.api.request_ids import HEADER, kept_or_made
 from hal0.errors import HeadTooLarge, NotHttp, RequestError, TooSlow
 
 MAX_HEAD_BYTES: Final = 1 << 15
+MAX_WAITING: Final = 8
+"""So many requests of one connection may wait for the answer to an earlier one."""
 CHUNK_COST: Final = 8
 """Bytes of a chunk's frame for each of its own that are taken for chunks, not for trailers."""
 
@@ -26,9 +28,12 @@ class Connection(HttpToolsProtocol):
     """uvicorn's, with limits; it hears of heads and bodies from asyncio and from httptools."""
 
     limit_s: ClassVar[float]
+    most: ClassVar[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._unread: asyncio.TimerHandle | None = None
+        self._at_work: RequestResponseCycle | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = False
         self._beside_bodies = 0
@@ -36,13 +41,18 @@ class Connection(HttpToolsProtocol):
         self._is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect a request."""
+        """Expect a request, unless there are too many who could send one."""
         super().connection_made(transport)
+        if len(self.connections) > self.most:
+            self._is_refused = True
+            transport.abort()
+            return
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing more."""
         self._clear_deadline()
+        self._stop_watching()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -66,7 +76,12 @@ class Connection(HttpToolsProtocol):
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        """Leave the request to its handler."""
+        """Leave the request to its handler; only so many may wait for it."""
+        if len(self.pipeline) >= MAX_WAITING:
+            self._fault = NotHttp(
+                f"more than {MAX_WAITING} requests came before the first was answered"
+            )
+            raise self._fault
         sizes = (len(name) + len(value) + 4 for name, value in self.headers)
         if len(self.url) + sum(sizes) > MAX_HEAD_BYTES:
             self._fault = _head_too_large()
@@ -96,9 +111,13 @@ class Connection(HttpToolsProtocol):
 
     @property
     def _answering(self) -> RequestResponseCycle | None:
-        """The last request that came, while a handler is at work on it or will be."""
-        cycle: RequestResponseCycle | None = self.cycle
+        """The request that a handler is at work on; later ones wait in the pipeline."""
+        cycle = self._at_work
         return None if cycle is None or cycle.response_complete else cycle
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._at_work = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _set_deadline(self) -> None:
         self._clear_deadline()
@@ -119,10 +138,38 @@ class Connection(HttpToolsProtocol):
             self._refuse(TooSlow(detail, evidence={"limit_s": self.limit_s}))
         else:
             self.transport.close()
+            self._deadline = self.loop.call_later(self.limit_s, self.transport.abort)
+
+    def pause_writing(self) -> None:
+        """Give whoever does not read an answer so long to read some of it."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Go on: enough was read."""
+        self._stop_watching()
+        super().resume_writing()
+
+    def _watch(self, unread_bytes: int) -> None:
+        self._unread = self.loop.call_later(self.limit_s, self._look_again, unread_bytes)
+
+    def _look_again(self, before_bytes: int) -> None:
+        """Break the connection off if nothing was read since; `close` would wait for ever."""
+        now_bytes = self.transport.get_write_buffer_size()
+        if now_bytes >= before_bytes:
+            self.transport.abort()
+        else:
+            self._watch(now_bytes)
+
+    def _stop_watching(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _refuse(self, error: RequestError) -> None:
         """Answer, say that this was all, and hear nothing more."""
         self._is_refused = True
+        self.pipeline.clear()
         if (cycle := self._answering) is not None:
             cycle.disconnected = True  # its handler hears of it as of a client that went away
             cycle.message_event.set()
@@ -139,11 +186,15 @@ class Connection(HttpToolsProtocol):
         self._set_deadline()
 
 
-def within(seconds: float) -> type[Connection]:
-    """Return the kind of connection whose requests must arrive within so many seconds."""
+def within(seconds: float, most_at_once: int) -> type[Connection]:
+    """Return the kind of connection whose requests must arrive within so many seconds.
+
+    Beyond `most_at_once` of them, one that is made is broken off.
+    """
 
     class Limited(Connection):
         limit_s = seconds
+        most = most_at_once
 
     return Limited
 

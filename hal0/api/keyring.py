@@ -10,6 +10,7 @@ from typing import Final
 
 from starlette.concurrency import run_in_threadpool
 
+from hal0.access.closed import was_closed
 from hal0.access.tokens import NOTED_EACH, Token, Tokens, all_tokens, note_use
 from hal0.clock import monotonic_ms
 from hal0.db import Database
@@ -63,7 +64,7 @@ class Keyring:
 
     def _read(self) -> Tokens:
         with self._db.read() as tx:
-            return all_tokens(tx)
+            return all_tokens(tx, was_closed=was_closed(self._db.path))
 
     def _write_use(self, token_id: int) -> None:
         with self._db.soft() as tx:

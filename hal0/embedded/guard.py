@@ -1,6 +1,7 @@
 """Who may ask the engine: who has its key, and no page of another site."""
 
 import hmac
+from ipaddress import ip_address
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -28,9 +29,21 @@ class Guard:
             given = headers.get("authorization", "").encode()
             if not _is_local(headers.get("origin")):
                 app = plain_error("Origin not allowed", 403)
+            elif not _is_address(headers.get("host", "")):
+                app = plain_error("Host not allowed: use an address, or localhost", 403)
             elif self._expected and not hmac.compare_digest(given, self._expected):
                 app = plain_error("Invalid or missing API key", 401)
         await app(scope, receive, send)
+
+
+def _is_address(host: str) -> bool:
+    """Whether a Host header names no name that somebody's name server can give to this machine."""
+    name = urlsplit(f"//{host}").hostname or ""
+    try:
+        ip_address(name)
+    except ValueError:
+        return name == "localhost"
+    return True
 
 
 def _is_local(origin: str | None) -> bool:

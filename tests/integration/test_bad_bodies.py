@@ -6,10 +6,13 @@ Heads that are badly encoded are in test_bad_http.py, bodies of any bytes in tes
 
 import gzip
 import json
+import resource
 import selectors
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
+from pathlib import Path
 
 import psutil
 import pytest
@@ -193,3 +196,62 @@ def test_an_answer_may_take_longer_than_its_request(house: House) -> None:
         assert heard.headers["Preference-Applied"] == "wait=2"
         assert line.hear().code == "request.too_slow"
         assert line.is_closed()
+
+
+ASK = b"GET /api/v1/meta HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_requests_that_nobody_waits_an_answer_for_are_bounded(house: House) -> None:
+    """Each that waits costs memory before anyone knows who asks."""
+    before = memory_of(house)
+    with ExitStack() as lines:
+        for _ in range(4):
+            line = lines.enter_context(Line(house.port))
+            line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            line.pour(ASK * 1000)
+        assert memory_of(house) - before < 48 * MEBIBYTE
+
+
+def test_a_few_requests_at_once_are_answered_in_their_order(house: House) -> None:
+    with Line(house.port) as line:
+        line.say(ASK * 2, ASK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert line.rest().count(b"HTTP/1.1 200 OK") == 3
+
+
+def test_an_answer_that_nobody_reads_is_broken_off(house: House) -> None:
+    big = b"GET /api/v1/openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    (api,) = (one for one in house.processes if one.poll() is None)
+    process = psutil.Process(api.pid)
+    with Line(house.port) as line:
+        line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        mine = line.socket.getsockname()[1]
+
+        def is_open() -> bool:
+            return any(
+                one.status == psutil.CONN_ESTABLISHED and one.raddr.port == mine
+                for one in process.net_connections("tcp")
+            )
+
+        line.say(big * 8)
+        house.wait_for(is_open)
+        house.wait_for(lambda: not is_open(), LIMIT_S)
+
+
+def test_more_connections_than_there_is_room_for_are_broken_off_and_the_rest_served(
+    tmp_path: Path,
+) -> None:
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with House(tmp_path, NOBODY) as house, ExitStack() as lines:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (178, soft[1]))
+        try:
+            api = house.start("-m", "hal0", "api")
+            resource.prlimit(api.pid, resource.RLIMIT_NOFILE, (178, 178))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, soft)
+        house.wait_for(house.is_up)
+        crowd = [lines.enter_context(Line(house.port)) for _ in range(120)]
+        house.wait_for(lambda: psutil.Process(api.pid).num_fds() <= 178)
+        assert house.get("/readyz")["ready"] is True
+        for line in crowd:
+            line.socket.close()
+        house.wait_for(house.is_up)

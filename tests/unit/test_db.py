@@ -2,6 +2,8 @@
 
 import shutil
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +14,9 @@ import pytest
 from sqlalchemy import Connection, exc, text
 
 from hal0 import errors
-from hal0.db import Database, database_errors, open_database, prepare_home, revision
+from hal0.db import Database, open_database, prepare_home, revision
 from hal0.settings import Settings
+from hal0.sqlite_errors import database_errors
 from hal0.tables import REVISION
 
 Kind = Callable[[Database], AbstractContextManager[Connection]]
@@ -175,6 +178,27 @@ def test_an_empty_file_counts_as_no_database(settings: Settings) -> None:
     assert revision(settings.database) == REVISION
 
 
+DIES_IN_A_TRANSACTION = """
+import os, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.executescript("PRAGMA cache_size = 1; BEGIN; CREATE TABLE one (content)")
+connection.executemany("INSERT INTO one VALUES (?)", [("x" * 3000,)] * 50)
+os._exit(0)
+"""
+
+
+def test_a_home_whose_first_process_died_in_its_first_moment_is_made_anew(
+    settings: Settings,
+) -> None:
+    """Before the log is there SQLite keeps a journal, which a read-only connection cannot use."""
+    prepare_home(settings)
+    program = [sys.executable, "-c", DIES_IN_A_TRANSACTION]
+    subprocess.run([*program, settings.database], check=True)
+    assert settings.database.with_name("hal0.db-journal").stat().st_size > 0
+    open_database(settings).close()
+    assert revision(settings.database) == REVISION
+
+
 def _say_revision(settings: Settings, template: Path, number: str) -> None:
     prepare_home(settings)
     shutil.copy(template, settings.database)
@@ -255,3 +279,11 @@ def test_a_home_with_strange_characters_works(tmp_path: Path) -> None:
         assert tx.execute(text("SELECT count(*) FROM engines")).scalar_one() == 1
     database.close()
     assert [path.name for path in tmp_path.iterdir()] == ["with space, 100% & ?q=1#x"]
+
+
+def test_a_database_that_was_taken_away_is_not_made_anew_by_who_has_it_open(db: Database) -> None:
+    for path in db.path.parent.glob("hal0.db*"):
+        path.unlink()
+    with pytest.raises(errors.DatabaseUnwritable), db.write():
+        pass
+    assert not db.path.exists()

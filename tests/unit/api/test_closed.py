@@ -1,10 +1,12 @@
 """Who gets in where there are tokens: nobody without a valid one, and each as far as its role."""
 
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,7 +20,7 @@ from hal0.access import tokens
 from hal0.access.roles import GRANTED, Role
 from hal0.api.app import create_app
 from hal0.api.auth import TABLE
-from hal0.api.callers import WHAT_IS_NEEDED
+from hal0.api.callers import FORWARDED, WHAT_IS_NEEDED
 from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.settings import Settings
@@ -275,3 +277,27 @@ async def test_who_sends_no_token_is_never_told_to_wait(
 ) -> None:
     token()
     assert {(await api.get("/api/v1/slots")).status_code for _ in range(30)} == {401}
+
+
+async def test_a_home_whose_database_was_lost_does_not_open_again(
+    settings: Settings, db: Database, token: Make, migrated_file: Path
+) -> None:
+    headers = token()
+    db.close()
+    for path in settings.home.glob("hal0.db*"):
+        path.unlink()
+    shutil.copy(migrated_file, settings.database)
+    with closing(Database(settings.database)) as new:
+        async with client_of(create_app(settings, new), "http://127.0.0.1") as client:
+            assert (await client.get("/api/v1/slots")).status_code == 401
+            assert (await client.get("/api/v1/slots", headers=headers)).status_code == 401
+            tokens_made = await client.post("/api/v1/tokens", json={"name": "x", "role": "writer"})
+            assert tokens_made.status_code == 401
+
+
+@pytest.mark.parametrize("name", FORWARDED)
+async def test_what_a_proxy_hands_on_is_not_of_this_machine(
+    api: httpx.AsyncClient, name: str
+) -> None:
+    assert (await api.get("/api/v1/slots")).status_code == 200
+    assert (await api.get("/api/v1/slots", headers={name: "203.0.113.9"})).status_code == 401

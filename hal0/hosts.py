@@ -1,4 +1,4 @@
-"""Which hosts a list of the settings means, and which addresses the public network has.
+"""Hosts: which ones a list of the settings means, which addresses are public, what an origin is.
 
     huggingface.co         this host
     *.hf.co                every host below hf.co, and not hf.co itself
@@ -14,15 +14,45 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final, Self
 
+from pydantic import AnyHttpUrl, TypeAdapter
+
 Address = IPv4Address | IPv6Address
 
 MAX_NAME: Final = 253
 _LABEL: Final = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME: Final = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*")
 _NUMBER: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_NAT64: Final = ip_network("64:ff9b::/96")
-_LOCAL_NAT64: Final = ip_network("64:ff9b:1::/48")
-_IPV4_COMPATIBLE: Final = ip_network("::/96")
+_HTTP_URL: Final = TypeAdapter(AnyHttpUrl)
+
+# IANA's registries of special addresses. Not `is_global` of the standard library, which knows more
+# or less of them with each patch of Python.
+_NOT_PUBLIC: Final = tuple(
+    map(
+        IPv4Network,
+        (
+            "0.0.0.0/8",
+            "10.0.0.0/8",
+            "100.64.0.0/10",
+            "127.0.0.0/8",
+            "168.63.129.16/32",  # registered to nobody: the metadata of a cloud
+            "169.254.0.0/16",
+            "172.16.0.0/12",
+            "192.0.0.0/24",
+            "192.0.2.0/24",
+            "192.168.0.0/16",
+            "198.18.0.0/15",
+            "198.51.100.0/24",
+            "203.0.113.0/24",
+            "224.0.0.0/4",
+            "240.0.0.0/4",
+        ),
+    )
+)
+_UNICAST: Final = IPv6Network("2000::/3")
+"""All that is given out of IPv6."""
+_NOT_PUBLIC_UNICAST: Final = tuple(map(IPv6Network, ("2001::/23", "2001:db8::/32", "3fff::/20")))
+_WITH_IPV4: Final = tuple(map(IPv6Network, ("::/96", "64:ff9b::/96")))
+"""Ending with an IPv4 address that is meant: compatible, NAT64."""
 
 
 def canonical(host: str) -> str:
@@ -58,15 +88,32 @@ def is_public(host: str) -> bool:
     found = address_of(host)
     if found is None:
         return True
-    if isinstance(found, IPv4Address):
-        return found.is_global
-    if found.is_site_local or found in _LOCAL_NAT64:
-        return False
-    inner = [found.sixtofour, *(found.teredo or ())]
-    if found in _NAT64 or found in _IPV4_COMPATIBLE:
-        inner.append(IPv4Address(int(found) & 0xFFFFFFFF))
-    meant = [one for one in inner if one is not None]
-    return all(one.is_global for one in meant) if meant else found.is_global
+    meant = _ipv4_meant_by(found)
+    if meant:
+        return not any(one in network for one in meant for network in _NOT_PUBLIC)
+    return found in _UNICAST and not any(found in network for network in _NOT_PUBLIC_UNICAST)
+
+
+def _ipv4_meant_by(address: Address) -> list[IPv4Address]:
+    """Return every IPv4 address that is reached by this one; none = it is of IPv6 alone."""
+    if isinstance(address, IPv4Address):
+        return [address]
+    inner = [address.sixtofour, *(address.teredo or ())]
+    if any(address in network for network in _WITH_IPV4):
+        inner.append(IPv4Address(int(address) & 0xFFFFFFFF))
+    return [one for one in inner if one is not None]
+
+
+def http_origin(url: str) -> str:
+    """Return the URL of a web server, without a slash at its end. Raises ValueError.
+
+    It is read as pydantic does, which knows ports and host names, and kept as it was given.
+    """
+    if not re.fullmatch(r"https?://[^\s/?#@]{1,255}/?", url):
+        raise ValueError("takes http(s)://host[:port], without credentials, path or query")
+    if _HTTP_URL.validate_python(url).port == 0:
+        raise ValueError("takes a port from 1 to 65535")
+    return url.rstrip("/")
 
 
 @dataclass(frozen=True, slots=True)

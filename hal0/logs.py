@@ -109,6 +109,8 @@ def set_up(level: str = "INFO", program: str = "hal0") -> None:
     root.setLevel(level)
     for chatty in ("httpx", "httpcore", "httpx2", "httpcore2", "alembic", "huey"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # What it warns of, anyone who can connect can make it say, as often as they like.
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def _handler(program: str) -> logging.Handler:

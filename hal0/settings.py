@@ -8,6 +8,7 @@ the environment, where other programs live too, only names that begin with HAL0_
 import os
 import re
 from difflib import get_close_matches
+from os.path import realpath
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -22,7 +23,7 @@ from pydantic_settings import (
 )
 
 from hal0.errors import SettingsError
-from hal0.hosts import HostList
+from hal0.hosts import HostList, http_origin
 from hal0.where import DEFAULT_BIND, PREFIX, default_home, home
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -133,12 +134,28 @@ class Settings(BaseSettings):
             HostList.of(map(str, value))
         return value
 
+    @field_validator("engine_url")
+    @classmethod
+    def _is_origin_of_an_engine(cls, value: str | None) -> str | None:
+        return None if value is None else http_origin(value)
+
     @field_validator("hub_endpoint")
     @classmethod
     def _is_http_origin(cls, value: str | None) -> str | None:
         if value is None or re.fullmatch(r"https?://[^\s/?#@]{1,255}(/[^\s?#@]*)?", value):
             return value
         raise ValueError(f"{value!r} is not http(s)://host[:port], without credentials or query")
+
+    @model_validator(mode="after")
+    def _keeps_models_apart(self) -> Self:
+        """Refuse a folder in which a model could take the place of the database or the settings."""
+        home, run, models = map(realpath, (self.home, self.run, self.models))
+        if Path(home).is_relative_to(models) or Path(models).is_relative_to(run):
+            raise ValueError(
+                f"models_dir ({self.models}) is, holds or lies among what is hal0's own "
+                f"({self.home}); choose a folder of its own, such as {self.home / 'models'}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _demotes_before_it_unloads(self) -> Self:

@@ -252,7 +252,9 @@ class Model(TypedDict, closed=True):
     name: str
     format: Annotated[str, Field(json_schema_extra={"enum": ["gguf", "other"]})]
     files: list[ModelFile]
-    source: str | None
+    source: Annotated[
+        str | None, Field(description="of the first file; of a URL without its query")
+    ]
     on_disk: Annotated[Literal[True] | None, Field(description="null = not looked at yet")]
 
 

@@ -9,11 +9,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, AnyHttpUrl, BeforeValidator, Field, TypeAdapter
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from hal0.access.tokens import NAME as TOKEN_NAME
 from hal0.access.tokens import check_token_name
 from hal0.errors import Hal0Error
+from hal0.hosts import http_origin
 from hal0.registry.names import MODEL_NAME, check_model_name
 from hal0.registry.sources import (
     MAX_LENGTH,
@@ -26,7 +27,6 @@ from hal0.slots.spec import NAME, check_name
 
 MAX_BYTES: Final = 2**63 - 1
 YEAR_S: Final = 366 * 86400.0
-HTTP_URL: Final = TypeAdapter(AnyHttpUrl)
 
 
 def _field(check: Callable[[Any], str]) -> AfterValidator:
@@ -39,15 +39,6 @@ def _field(check: Callable[[Any], str]) -> AfterValidator:
             raise ValueError(exc.detail) from exc
 
     return AfterValidator(run)
-
-
-def _http_url(value: str) -> str:
-    """Read it as pydantic does, which knows ports and host names; keep it as it was given."""
-    if not re.fullmatch(r"https?://[^\s/?#@]{1,255}/?", value):
-        raise ValueError("takes http(s)://host[:port], without credentials, path or query")
-    if HTTP_URL.validate_python(value).port == 0:
-        raise ValueError("takes a port from 1 to 65535")
-    return value.rstrip("/")
 
 
 def _digest(value: str) -> str:
@@ -92,7 +83,7 @@ Bytes = Annotated[int, Field(ge=0, le=MAX_BYTES)]
 Sha256 = Annotated[str, AfterValidator(_digest), _told(pattern="^[0-9A-Fa-f]{64}$")]
 HttpOrigin = Annotated[
     str,
-    AfterValidator(_http_url),
+    AfterValidator(http_origin),
     _told(format="hal0-http-origin", examples=["http://127.0.0.1:8000"]),
 ]
 FileName = Annotated[

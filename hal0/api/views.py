@@ -218,7 +218,7 @@ def model_json(model: Model, verified: Mapping[Path, datetime]) -> answers.Model
             }
             for file in model.files
         ],
-        "source": model.main.source,
+        "source": model.main.shown_source,
         "on_disk": True if all(file.path in verified for file in model.files) else None,
     }
 

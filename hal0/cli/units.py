@@ -8,6 +8,7 @@
 The templates ship in the wheel as `hal0/_systemd`.
 """
 
+import os
 import re
 import shutil
 import sys
@@ -53,8 +54,10 @@ class InstalledFile:
             folder.mkdir()
             folder.chmod(0o755)
         part = self.path.with_name(f".{self.path.name}.part")
-        part.write_text(self.text, encoding="utf-8")
-        part.chmod(0o644)
+        part.unlink(missing_ok=True)  # of an install that was killed, or a link to follow
+        with part.open("x", encoding="utf-8") as file:
+            os.fchmod(file.fileno(), 0o644)
+            file.write(self.text)
         part.replace(self.path)
         return "written"
 

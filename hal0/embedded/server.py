@@ -98,7 +98,6 @@ def _uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         log_config=None,
-        log_level=logging.WARNING,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=GRACE_S,

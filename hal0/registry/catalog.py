@@ -12,7 +12,7 @@ from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.errors import ModelExists, ModelInUse, ModelNotFound
 from hal0.registry.preload import FileIdentity, ModelFile, Verdict
-from hal0.registry.sources import Source
+from hal0.registry.sources import shown_source
 from hal0.tables import file_verdicts, model_files, models, slots
 
 
@@ -27,6 +27,11 @@ class RegisteredFile:
     sha256: str | None
     noted: frozenset[str] = frozenset()
     """Which of the two a pull found, and nobody had said: "size", "sha256"."""
+
+    @property
+    def shown_source(self) -> str | None:
+        """The source as people may see it; `source` itself may hold a signature."""
+        return None if self.source is None else shown_source(self.source)
 
     @property
     def told(self) -> Self:
@@ -198,7 +203,7 @@ def source_of_another(tx: Connection, model_id: int, file: RegisteredFile) -> st
     row = rows.one_or_none()
     if row is None:
         return None
-    return "none" if row.source is None else Source.parse(row.source).shown
+    return "none" if row.source is None else shown_source(row.source)
 
 
 def delete_model(tx: Connection, model: Model) -> None:

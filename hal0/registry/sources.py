@@ -34,6 +34,7 @@ _REPO: Final = re.compile(
 )
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,254}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+_WEB: Final = re.compile(r"https?:", re.IGNORECASE)
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 _PASSWORD: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*:/*)[^/?#]*@")
 _NO_FILES: Final = {"proc", "sys"}  # what they show is made up by the kernel when it is read
@@ -104,8 +105,16 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """Return the source for messages: without a query, which may be a signature."""
-        return self.text.partition("?")[0] if self.kind is SourceKind.WEB else self.text
+        """The source for messages and answers."""
+        return shown_source(self.text)
+
+
+def shown_source(text: str) -> str:
+    """Return what people may see of a source as a row has it: a URL without its query.
+
+    The query may be a signature. No text is refused here.
+    """
+    return text.partition("?")[0] if _WEB.match(text) else text
 
 
 def checked_source(text: str) -> str:

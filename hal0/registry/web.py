@@ -228,7 +228,8 @@ def refuse_status(asked: Asked, response: httpx.Response) -> None:
     if response.is_success:
         return
     evidence = {"source": asked.source, "http_status": status}
-    said = f"{asked.source}: the server answered {status} {response.reason_phrase}".rstrip()
+    reason = response.reason_phrase[:MAX_TOLD]
+    said = f"{asked.source}: the server answered {status} {reason}".rstrip()
     if status in GONE:
         raise SourceNotFound(f"{said}; correct the source", evidence=evidence)
     if status in REFUSED:

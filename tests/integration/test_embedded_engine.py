@@ -251,7 +251,7 @@ def test_a_load_goes_on_when_its_caller_has_left(
 ) -> None:
     with socket.create_connection(("127.0.0.1", engine.port)) as connection:
         body = b'{"model_name": "ga"}'
-        head = f"POST /v1/load HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = f"POST /v1/load HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         connection.sendall(head.encode() + body)
         until(lambda: engine.calls("/v1/load"))
     until(lambda: "ga" in engine.loaded())

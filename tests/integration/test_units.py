@@ -146,3 +146,20 @@ def test_workers_can_look_at_the_processes_of_their_engines(units: Path, name: s
     unit = Unit(units / name)
     assert "PrivateUsers" not in unit["Service"]
     assert "AmbientCapabilities" not in unit["Service"]
+
+
+def test_another_s_engine_writes_in_its_own_folder_alone_and_has_no_capability(
+    units: Path,
+) -> None:
+    service = Unit(units / "lemond.service")["Service"]
+    assert service["StateDirectory"] == "hal0/lemonade"
+    assert service["ProtectSystem"] == "strict"
+    assert service["CapabilityBoundingSet"] == ""
+
+
+def test_files_and_memory_are_bounded_where_strangers_ask_for_them(units: Path) -> None:
+    api = Unit(units / "hal0-api.service")["Service"]
+    worker = Unit(units / "hal0-worker@.service")["Service"]
+    assert (api["LimitNOFILE"], worker["LimitNOFILE"]) == ("8192", "8192")
+    assert api["MemoryMax"] == "1G"
+    assert "MemoryMax" not in worker, "a pull's page cache would count"

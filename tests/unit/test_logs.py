@@ -18,11 +18,12 @@ log = logging.getLogger("hal0.some.room")
 
 @pytest.fixture(autouse=True)
 def root_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    root, server = logging.getLogger(), logging.getLogger("uvicorn.error")
+    handlers, levels = root.handlers[:], (root.level, server.level)
     yield
     root.handlers[:] = handlers
-    root.setLevel(level)
+    for logger, level in zip((root, server), levels, strict=True):
+        logger.setLevel(level)
 
 
 class Journal:
@@ -78,6 +79,17 @@ def test_a_line_ends_with_what_it_is_about(capsys: pytest.CaptureFixture[str]) -
     about, plain = capsys.readouterr().err.splitlines()
     assert about.endswith("INFO    hal0.some.room: load begins slot=chat job_id=7 attempt=2")
     assert plain.endswith("INFO    hal0.some.room: nothing in particular")
+
+
+def test_what_any_stranger_can_make_a_server_say_is_not_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.set_up("DEBUG")
+    server = logging.getLogger("uvicorn.error")
+    server.warning("Invalid HTTP request received.")
+    server.error("Exception in ASGI application")
+    (told,) = capsys.readouterr().err.splitlines()
+    assert told.endswith("Exception in ASGI application")
 
 
 def test_what_a_call_says_itself_goes_before_what_is_around_it(

@@ -11,11 +11,13 @@ import click
 import pytest
 
 from hal0 import points
-from hal0.api import idempotency
+from hal0.access.roles import GRANTED
+from hal0.api import failed_logins, idempotency
 from hal0.api.auth import TABLE
 from hal0.cli import COMMANDS
 from hal0.cli.exits import Exit
 from hal0.errors import Hal0Error, tree
+from hal0.file_modes import UMASK
 from hal0.settings import Settings
 from hal0.states import EDGES, Cause, JobKind, JobState, SlotState
 from hal0.where import PREFIX
@@ -164,6 +166,15 @@ def test_the_readme_tells_what_an_idempotency_key_may_be_and_how_long_it_is_kept
     assert f"For {idempotency.KEPT // timedelta(hours=1)} hours" in told
 
 
+def test_the_readme_tells_the_roles_and_how_many_bad_tokens_are_listened_to() -> None:
+    assert [cells(row)[0] for row in rows("Who may do what")] == list(GRANTED)
+    told = " ".join(section("Who may do what").split())
+    limit = f"{failed_logins.AT_ONCE} at once, then one in {failed_logins.EACH_MS // 1000} seconds"
+    assert limit in told
+    modes = f"folders are {0o777 & ~UMASK:04o}, its files {0o666 & ~UMASK:04o}"
+    assert modes in told
+
+
 def commands() -> Iterator[str]:
     """Yield each command as it is typed; a group by its subcommands."""
     for name, (place, _) in COMMANDS.items():
@@ -190,6 +201,14 @@ def test_every_exit_code_is_in_the_readme() -> None:
 def test_every_crash_point_is_in_the_readme_and_no_other() -> None:
     written = [name for row in rows("Tests") for name in re.findall(r"`([^`]+)`", cells(row)[1])]
     assert sorted(written) == sorted(points.POINTS)
+
+
+def test_every_fault_of_the_operations_chapter_names_tests_that_are_there() -> None:
+    there = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    for fault, _, _, tests in map(cells, rows("Operations: what you see, what to do")):
+        named = set(re.findall(r"`(\w+)`", tests))
+        assert named, f"no test injects: {fault}"
+        assert named <= there, named - there
 
 
 def anchors(text: str) -> set[str]:

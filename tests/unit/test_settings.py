@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from hal0.api.schemas import EngineCreate
 from hal0.errors import SettingsError
 from hal0.settings import Settings
 
@@ -31,6 +33,7 @@ def test_a_name_in_the_environment_that_is_no_setting_is_refused_with_those_like
 def test_every_setting_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     values = Settings().model_dump(mode="json", exclude_none=True)
     values |= {"engine_kind": "lemonade", "hub_endpoint": "https://hub.example"}
+    values["engine_url"] = "http://127.0.0.1:1"
     values |= dict.fromkeys(("pull_hosts", "pull_private_hosts"), "nas.lan")
     for name in Settings.model_fields:
         monkeypatch.setenv(f"HAL0_{name.upper()}", str(values.get(name, "30")))
@@ -75,3 +78,58 @@ def test_a_file_that_is_no_toml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_pa
     with pytest.raises(SettingsError) as caught:
         Settings.load()
     assert caught.value.detail.startswith(f"{tmp_path / 'hal0.toml'} cannot be read: ")
+
+
+@pytest.mark.parametrize("models", [".", "run", "run/deep", "..", "../..", "link", "models/.."])
+def test_models_may_not_lie_where_one_could_take_the_place_of_what_is_hal0_s(
+    tmp_path: Path, models: str
+) -> None:
+    home = tmp_path / "state" / "hal0"
+    home.mkdir(parents=True)
+    (home / "link").symlink_to(home)
+    with pytest.raises(SettingsError, match="models_dir"):
+        Settings.load(home=home, models_dir=home / models)
+
+
+def test_a_models_folder_that_leads_home_is_refused_by_its_default_name_too(tmp_path: Path) -> None:
+    (tmp_path / "models").symlink_to(tmp_path)
+    with pytest.raises(SettingsError, match="models_dir"):
+        Settings.load(home=tmp_path)
+
+
+@pytest.mark.parametrize("models", ["models", "big", "../models", "running"])
+def test_models_may_lie_below_home_or_elsewhere(tmp_path: Path, models: str) -> None:
+    home = tmp_path / "hal0"
+    assert Settings.load(home=home, models_dir=home / models).models == home / models
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "127.0.0.1:13305",
+        "ftp://h",
+        "http://u:p@h",
+        "http://h/v1",
+        "http://h?q",
+        "http://h:99999",
+        "http://h:0",
+        "http://",
+    ],
+)
+def test_an_engine_s_url_is_refused_as_the_api_refuses_it(
+    monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("HAL0_ENGINE_URL", url)
+    with pytest.raises(SettingsError, match="HAL0_ENGINE_URL: ") as caught:
+        Settings.load()
+    assert "u:p" not in caught.value.detail
+    with pytest.raises(ValidationError):
+        EngineCreate.model_validate({"name": "e", "kind": "lemonade", "url": url})
+
+
+def test_an_engine_s_url_is_kept_without_a_slash_at_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HAL0_ENGINE_URL", "https://h:8/")
+    assert Settings.load().default_engine_url == "https://h:8"

@@ -1,11 +1,13 @@
 import httpx
 import pytest
+from sqlalchemy import select
 
 from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.engines.connect import KINDS
+from hal0.registry.catalog import model_named
 from hal0.settings import Settings
-from hal0.tables import file_verdicts
+from hal0.tables import file_verdicts, idempotency_keys
 from tests.rows import make_model, make_slot
 
 pytestmark = pytest.mark.anyio
@@ -97,14 +99,29 @@ async def test_what_is_no_model_is_refused_by_field(
 
 
 @pytest.mark.parametrize(
-    "source", ["http://x/dir/a.gguf", "https://x:8/a?key=1", "hf://org/repo/a.gguf@main"]
+    "source", ["http://x/dir/a.gguf", "hf://org/repo/a.gguf@main", "/data/what?.gguf"]
 )
-async def test_a_source_on_the_network_is_registered_as_it_is_written(
+async def test_a_source_is_shown_as_it_was_written(
     api: httpx.AsyncClient, settings: Settings, source: str
 ) -> None:
     model = (await api.post("/api/v1/models", json={"name": "m", "source": source})).json()
     assert model["source"] == source
     assert model["files"][0]["path"] == str(settings.models / "m.gguf")
+
+
+@pytest.mark.parametrize("scheme", ["https", "HTTP"])
+async def test_a_signature_in_a_url_is_kept_for_pulls_and_shown_to_nobody(
+    api: httpx.AsyncClient, db: Database, scheme: str
+) -> None:
+    source = f"{scheme}://x:8/a.gguf?sig=f00d"
+    body, key = {"name": "m", "source": source}, {"Idempotency-Key": "k1"}
+    answers = [await api.post("/api/v1/models", json=body, headers=key) for _ in range(2)]
+    answers.append(await api.get("/api/v1/models/m"))
+    assert {answer.json()["source"] for answer in answers} == {f"{scheme}://x:8/a.gguf"}
+    assert "f00d" not in (await api.get("/api/v1/models")).text
+    with db.read() as tx:
+        assert model_named(tx, "m").main.source == source
+        assert "f00d" not in str(tx.execute(select(idempotency_keys)).all())
 
 
 async def test_a_file_may_be_given_another_name_than_at_its_source(

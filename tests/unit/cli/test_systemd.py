@@ -76,6 +76,23 @@ def test_a_second_time_changes_only_what_was_changed(run: Run, tmp_path: Path) -
     assert below(tmp_path) == INSTALLED
 
 
+@pytest.mark.parametrize("leads_to", ["victim", "nowhere"])
+def test_a_link_in_the_way_of_a_unit_is_replaced_and_not_followed(
+    run: Run, tmp_path: Path, leads_to: str
+) -> None:
+    victim, prefix = tmp_path / "victim", tmp_path / "prefix"
+    victim.write_text("precious")
+    folder = prefix / SYSTEM
+    folder.mkdir(parents=True)
+    (folder / ".hal0.target.part").symlink_to(tmp_path / leads_to)
+    (folder / ".lemond.service.part").write_text("of an install that was killed")
+    assert run("systemd", "install", "--prefix", prefix).code == 0
+    assert below(prefix) == INSTALLED
+    assert not (folder / "hal0.target").is_symlink()
+    assert victim.read_text() == "precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
 @pytest.mark.parametrize("prefix", ["usr/local", ".", "/usr/../etc", ""])
 def test_what_is_no_absolute_prefix_is_refused(run: Run, prefix: str) -> None:
     done = run("systemd", "install", "--prefix", prefix)

@@ -13,6 +13,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from hal0.errors import (
@@ -32,7 +33,8 @@ from hal0.hosts import HostList
 from hal0.registry.checksum import Interrupted
 from hal0.registry.download import Download, download, size_at_source
 from hal0.registry.part import Fetched, Watcher, note_of, open_part, part_of
-from hal0.registry.reach import Reach
+from hal0.registry.reach import PUBLIC_ONLY, Reach
+from hal0.registry.web import MAX_TOLD, Asked, refuse_status
 from tests.fakes.source import Manner, Source
 from tests.ledger import eventually
 from tests.tiny_gguf import tiny_gguf_bytes
@@ -743,3 +745,12 @@ def test_a_compressed_file_that_is_the_file_is_no_coding(
     url = source.url("model.gguf.gz")
     fetch(Download(url, url, tmp_path / "m.gz", reach=LOOPBACK))
     assert (tmp_path / "m.gz").read_bytes() == packed
+
+
+@pytest.mark.parametrize("status", [404, 403, 503, 418])
+def test_of_a_server_s_reason_no_more_is_kept_than_of_all_it_says(status: int) -> None:
+    response = httpx.Response(status, extensions={"reason_phrase": b"so " * 5000})
+    with pytest.raises(PullError) as caught:
+        refuse_status(Asked("http://h/a.gguf", "http://h/a.gguf", 1, PUBLIC_ONLY), response)
+    assert f"the server answered {status} so so" in caught.value.detail
+    assert len(caught.value.detail) < 2 * MAX_TOLD

@@ -175,9 +175,13 @@ def rescue_bodiless(ctx: Context, watch: Watch) -> None:
     after all, the fence stops it before it sends anything.
     """
     now = monotonic_ms()
-    at_work = {body.held.job.id for body in ctx.bodies()}
+    at_work = {(body.held.job.id, body.held.job.attempt) for body in ctx.bodies()}
     with ctx.db.read() as tx:
-        mine = [held for held in running_claims(tx, ctx.owner.id) if held.job.id not in at_work]
+        mine = [
+            held
+            for held in running_claims(tx, ctx.owner.id)
+            if (held.job.id, held.job.attempt) not in at_work
+        ]
     watch.bodiless = {
         held.job.id: _look(watch.bodiless.get(held.job.id), held.job.attempt, 0, now)
         for held in mine

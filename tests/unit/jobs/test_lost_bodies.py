@@ -75,6 +75,24 @@ def test_a_claim_whose_body_never_began_goes_back(db: Database, worker: Worker) 
     assert job(db, held.job.id) == again.job
 
 
+def test_the_body_of_an_earlier_attempt_does_not_stand_for_one_that_never_began(
+    db: Database, worker: Worker
+) -> None:
+    """D11: the job failed over a stuck thread and was retried, or its claim was taken."""
+    make_slots(db, "chat")
+    ask_load(db)
+    earlier = worker.claim()
+    watch = Watch()
+    with worker.ctx.body(earlier), freezegun.freeze_time() as frozen:
+        with db.write() as tx:
+            claims.put_back(tx, earlier, Outcome.INTERRUPTED)
+        assert worker.claim().job.attempt == 2
+        rescue_bodiless(worker.ctx, watch)
+        frozen.tick(6)
+        rescue_bodiless(worker.ctx, watch)
+    assert _pull(db) == ("queued", "interrupted", 0)
+
+
 def test_a_body_learns_that_its_claim_was_cancelled(db: Database, worker: Worker) -> None:
     """D8: a running pull stops within a second."""
     make_slots(db, "chat")

@@ -1,0 +1,237 @@
+"""hal0 and its reference in step: after every operation, answers and rows are the same."""
+
+from typing import Any, Final
+
+from tests.machine.real.home import MODELS, SLOTS, BodyKey
+from tests.machine.real.world import Real
+from tests.machine.reference.rows import SETTLE_MS, TRANSIENT, Key, Slot
+from tests.machine.reference.world import Reference
+from tests.machine.rows_of import of_real, of_reference
+
+MANY: Final = 600
+LOSSES: Final = (
+    "evicted_by_engine",
+    "unloaded_elsewhere",
+    "engine_restarted",
+    "host_rebooted",
+    "idle_unload",
+)
+
+
+class Play:
+    """Does each operation twice, and compares."""
+
+    def __init__(self, real: Real, max_models: int | None = None) -> None:
+        self.real = real
+        self.script: list[str] = []
+        self.is_over = False
+        """Something differed: what comes after says nothing."""
+        self.reached: set[tuple[str, str]] = set()
+        """Each state of slot `one` with the operations that met it."""
+        self.workers = ["a1", "b1"]
+        self.reference = Reference(self.workers, max_models)
+        for name in SLOTS:
+            self.reference.create(name)
+        for model in MODELS:
+            self.reference.put_file(model, "good")
+        self._wanted: dict[Slot, tuple[Key | None, int]] = {}
+        """What was accepted last, and the tail of the queue then; as long as nothing went wrong."""
+        real.reset(self.workers, max_models)
+        self._compare()
+
+    # -- one operation ------------------------------------------------------------------------
+
+    def do(self, verb: str, *given: Any) -> Any:
+        """Do an operation of the reference and of hal0; return what both answer."""
+        self.script.append(f"{verb}{given}")
+        self.real.clock.tick()  # no two acts happen at one instant
+        self.reference.now += 1
+        told = {slot: len(slot.history) for slot in self.reference.slots}
+        failed = self._failures()
+        tail = self.reference.tail()
+        self.reached.add((self.state(SLOTS[0]), verb))
+        self.is_over = True
+        expected = getattr(self.reference, verb)(*given)
+        if verb == "go_on":
+            self.real.go_on(*given, to_its_end=expected == "ended")
+        else:
+            answered = getattr(self.real, verb)(*given)
+            assert answered == expected, self._told(f"hal0 answered {answered}, not {expected}")
+        self._compare()
+        self.is_over = False
+        self._note_wish(verb, given, expected, tail)
+        self._note_trouble(told, failed)
+        return expected
+
+    def _compare(self) -> None:
+        ours, theirs = of_reference(self.reference), of_real(self.real)
+        for what, expected in ours.items():
+            assert theirs[what] == expected, self._told(f"hal0 has other {what}")
+
+    def _told(self, what: str) -> str:
+        return f"{what}, after\n    " + "\n    ".join(self.script)
+
+    def now(self, slot: str) -> dict[str, Any]:
+        """What the database says of a slot."""
+        said: dict[str, Any] = of_real(self.real)["slots"][slot]
+        return said
+
+    def sql(self, query: str, *given: object) -> list[tuple[Any, ...]]:
+        """Read hal0's database in plain `sqlite3`."""
+        return [tuple(row) for row in self.real.auditor.execute(query, given)]
+
+    def loads(self, slot: str) -> list[tuple[Any, ...]]:
+        """State, outcome and number of attempts of a slot's loads, oldest first."""
+        return self.sql(
+            "SELECT jobs.state, outcome, attempt FROM jobs JOIN slots ON slots.id = slot_id "
+            "WHERE kind = 'load' AND slots.name = ? ORDER BY jobs.id",
+            slot,
+        )
+
+    # -- what was wanted last -------------------------------------------------------------------
+
+    def _note_wish(self, verb: str, given: tuple[Any, ...], said: Any, tail: int) -> None:
+        if verb in ("load", "unload") and said.status in (200, 202):
+            slot = self.reference.slot(given[0])
+            assert slot
+            self._wanted[slot] = (slot.wants if verb == "load" else None), tail
+        elif verb in ("retry", "cancel") and said.status < 300:
+            job = self.reference.jobs[given[0]]
+            self._wanted.pop(job.slot, None)
+            if verb == "retry" and job.chain.goal == "load":
+                self._wanted[job.slot] = job.chain.key, tail
+        elif verb in ("delete", "assign", "retry_all", "reboot"):
+            self._wanted.clear()
+
+    def _failures(self) -> set[int]:
+        return {job.id for job in self.reference.jobs.values() if job.state == "failed"}
+
+    def _note_trouble(self, told: dict[Slot, int], failed: set[int]) -> None:
+        for job_id in self._failures() - failed:
+            job = self.reference.jobs[job_id]
+            if job.slot in self._wanted and job.chain.position >= self._wanted[job.slot][1]:
+                del self._wanted[job.slot]
+        for slot, length in told.items():
+            if any(line.split()[1] in LOSSES for line in slot.history[length:]):
+                self._wanted.pop(slot, None)
+
+    # -- what can be done now -------------------------------------------------------------------
+
+    def state(self, name: str) -> str:
+        """The state of a slot, or `deleted`."""
+        slot = self.reference.slot(name)
+        return slot.state if slot else "deleted"
+
+    @property
+    def movable(self) -> list[BodyKey]:
+        """The bodies that can go on; one whose look would say nothing looks again in vain."""
+        reference = self.reference
+        return [
+            key
+            for key, body in sorted(reference.bodies.items())
+            if body.at != "sent" and not reference.looks_in_vain(body)
+        ]
+
+    @property
+    def answerable(self) -> list[int]:
+        """The requests that the engine may answer: those of one model in their order."""
+        models = [request.key.model for request in self.reference.engine.requests]
+        return [number for number, model in enumerate(models) if model not in models[:number]]
+
+    def may_pass(self, ms: int) -> bool:
+        """Whether the engine is honest though so much time passes: it answers in its time."""
+        until = self.reference.now + ms
+        return all(one.since + SETTLE_MS > until for one in self.reference.engine.requests)
+
+    def work(self) -> bool:
+        """Do one thing that workers do by themselves; tell whether there was one."""
+        if self.movable:
+            self.do("go_on", *self.movable[0])
+            return True
+        return any(self.do("claim", worker) for worker in self.workers[:1])
+
+    def bring(self, slot: str, place: str) -> BodyKey:
+        """Let a slot's jobs go on until a body of its stands there; return which."""
+        for _ in range(MANY):
+            for key, body in self.reference.bodies.items():
+                if body.job.slot.name == slot and self.reference.holds_claim(body):
+                    if body.at == place:
+                        return key
+                    self.do("go_on", *key)
+                    break
+            else:
+                assert self.do("claim", self.workers[0]), self._told(f"{slot} is not at {place}")
+        raise AssertionError(self._told(f"{slot} never comes to {place}"))
+
+    def work_out(self) -> None:
+        """Let workers work until they wait for the engine, or have nothing to do."""
+        while self.work():
+            pass
+
+    def replace(self, number: int, verb: str) -> None:
+        """Let a worker die (`kill`) or be told to stop (`stop`); another takes its place."""
+        old = self.workers[number]
+        self.workers[number] = f"{old[0]}{int(old[1:]) + 1}"
+        self.do(verb, old, self.workers[number])
+
+    def reboot(self) -> None:
+        """Let the host go down and come up again."""
+        self.workers = [f"{old[0]}{int(old[1:]) + 1}" for old in self.workers]
+        self.do("reboot", *self.workers)
+
+    # -- to the end ---------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Let everything come to its end, fairly and without another fault."""
+        for slot in self.reference.slots:
+            if slot.state == "serving":
+                self.do("served", slot.name)
+        for _ in range(MANY):
+            if not (self._engine_works() or self.work() or self._others_look()):
+                break
+        else:
+            raise AssertionError(self._told("it never ends"))
+        self._ensure_quiet()
+
+    def _engine_works(self) -> bool:
+        engine = self.reference.engine
+        if not engine.is_up:
+            self.do("engine_starts")
+        elif engine.requests:
+            self.do("answer", 0, "ok")
+        else:
+            return False
+        return True
+
+    def _others_look(self) -> bool:
+        """Rescue, settling, reconciling; then time. Tell whether that changed anything."""
+        before = of_reference(self.reference)
+        for worker in self.workers:
+            self.do("rescue", worker)
+            self.do("settle", worker)
+        self.do("read_health")
+        self.do("write_reading")
+        if of_reference(self.reference) != before:
+            return True
+        reference = self.reference
+        is_waiting = any(reference.open_chains(slot) or slot.mark for slot in reference.slots)
+        if is_waiting or reference.lane:
+            self.do("pass_time", 20_000)
+        return is_waiting or reference.lane is not None
+
+    def _ensure_quiet(self) -> None:
+        """What must hold when nothing is left to do (`quiet` of the protocol's model)."""
+        reference, loaded = self.reference, self.reference.engine.loaded
+        assert not reference.lane, self._told("the lane is left over")
+        assert not reference.bodies, self._told("a body is left over")
+        for slot in reference.slots:
+            is_there = loaded.get(slot.wants.model if slot.held is None else slot.held.model)
+            assert not reference.open_chains(slot), self._told("a job is left over")
+            assert slot.state not in TRANSIENT, self._told("a state is left over")
+            held = None if slot.held is None else slot.held.ctx_size
+            is_known = slot.state == "error" and slot.told is not None  # an operator's unload asks
+            if not is_known:
+                assert is_there == held, self._told(f"slot {slot.name} and its engine disagree")
+            if slot in self._wanted:
+                wanted = self._wanted[slot][0]
+                assert slot.held == wanted, self._told(f"slot {slot.name} is not as wanted")

@@ -1,5 +1,6 @@
 """The web process put together: settings and database in, one ASGI application out."""
 
+import logging
 import resource
 import signal
 import socket
@@ -23,6 +24,8 @@ from hal0.api.request_ids import RequestIds
 from hal0.db import Database, open_database
 from hal0.jobs.boot import first_act
 from hal0.settings import Settings
+
+log = logging.getLogger(__name__)
 
 STOP_WITHIN_S = 5
 """How long running requests may go on after SIGTERM."""
@@ -70,6 +73,7 @@ class Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         """Serve until told to stop."""
+        log.info("the API serves %s", self._db.path)
         async with notify.serving("answers", self._db.ensure_readable):
             await super().main_loop()
 

@@ -133,6 +133,7 @@ def install(wheel: str) -> None:
 def start() -> None:
     """Enable and start all of it."""
     run("systemctl", "enable", "hal0.target", *SERVICES)
+    run("systemctl", "daemon-reload")
     run("systemctl", "start", "hal0.target")
     wait_for(lambda: all(show(one)["ActiveState"] == "active" for one in SERVICES), "all active")
     report["started"] = {one: show(one) for one in SERVICES}
@@ -249,6 +250,7 @@ def main() -> int:
         report["log"] = [
             f"{one.get('_SYSTEMD_UNIT')}: {one.get('MESSAGE')}" for one in entries("--lines=60")
         ]
+        report["log"] += [run("systemctl", "list-jobs"), run("systemctl", "list-units", "hal0*")]
     (BOX / "report.json").write_text(json.dumps(report, indent=1, default=str))
     return 1 if "broke" in report else 0
 

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -207,11 +208,12 @@ class Machine(RuleBasedStateMachine):
         self._do("write_reading" if self.play.reference.reading else "read_health")
 
 
+@pytest.mark.timeout(900)  # it counts the time that other tests take from it too
 def test_whatever_happens_hal0_does_what_its_reference_does(real: Real) -> None:
     run_state_machine_as_test(
         lambda: Machine(real),  # type: ignore[arg-type]  # any factory will do, its docstring says
         settings=settings(
-            max_examples=EXAMPLES or 60,
+            max_examples=EXAMPLES or 30,
             stateful_step_count=40,
             deadline=None,
             derandomize=not EXAMPLES,

@@ -8,7 +8,11 @@ import pytest
 
 from tests.acceptance.systemd_box import GROUPS, LIMIT_S, Box, groups, why_not
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(LIMIT_S + 60)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(LIMIT_S + 60),
+    pytest.mark.xdist_group("box"),  # a box takes away what others left, so one at a time
+]
 
 SERVICES = {"hal0-engine", "hal0-api", "hal0-worker@1", "hal0-worker@2"}
 Report = dict[str, Any]

@@ -28,6 +28,15 @@ def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "xdg"))
 
 
+@pytest.fixture(autouse=True)
+def what_a_program_sets_for_its_process_ends_with_the_test() -> Iterator[None]:
+    """Called in a test, a program's main sets the umask of the test's own process."""
+    before = os.umask(0o022)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A database fresh from the migrations, to be copied: making one takes 0.15 s."""

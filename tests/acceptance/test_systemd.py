@@ -30,7 +30,8 @@ def test_hal0_runs_under_systemd_as_it_promises(tmp_path: Path) -> None:
     with Box(tmp_path) as box:
         box.start()
         report = box.report()
-    assert "broke" not in report, "\n".join([report["broke"], *report["log"]])
+        console = box.console()
+    assert "broke" not in report, "\n".join([report["broke"], *report["log"], console])
     assert report["exit_code"] == 0
     what_is_installed_starts(report)
     a_hardened_engine_answers_and_the_journal_has_fields(report)

@@ -113,6 +113,10 @@ class Box:
         told: dict[str, Any] = json.loads(path.read_text())
         return told | {"exit_code": code}
 
+    def console(self) -> str:
+        """Return what its systemd complained of, as a program that it could not execute."""
+        return (self._shared / "console").read_text(errors="replace")
+
     def _said(self) -> str:
         logs = (self._shared / name for name in ("boot.log", "console", "said"))
         return "".join(log.read_text(errors="replace") for log in logs if log.exists())

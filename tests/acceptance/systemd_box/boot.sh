@@ -13,6 +13,7 @@
 # Everything but the group is gone with the last process of the box, however it ended: mounts,
 # processes and the network are namespaces of its own. Needs root and overlayfs.
 set -euo pipefail
+umask 022 # the box's root is made here, and its services are not root
 
 enter() {
     echo $$ >"$1/cgroup.procs"

@@ -17,7 +17,10 @@ TEXT = """This home has, or had, tokens: nobody gets in without one, whatever be
 
 
 def close_for_good(tx: Connection) -> None:
-    """Write the file, synced, beside the database of this connection, if it is not there."""
+    """Write the file beside the database of this connection, if it is not there.
+
+    Its name is synced: that it is there says everything, what is in it is for people.
+    """
     marker = _marker(Path(tx.exec_driver_sql("PRAGMA database_list").one().file))
     if marker.exists():
         return

@@ -97,7 +97,7 @@ class Problems:
             await self.app(scope, receive, watch)
         except ClientDisconnect:
             return
-        except Exception as exc:
+        except Exception as exc:  # whatever it is, who asked gets a problem and no traceback
             error = known(exc)
             if isinstance(error, InternalFault):
                 request_id = scope.get("state", {}).get("request_id")

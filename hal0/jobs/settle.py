@@ -99,7 +99,7 @@ def _alone(ctx: Context, work: Callable[[], object]) -> None:
     """Do one piece so that its trouble is not the next one's."""
     try:
         work()
-    except Exception:
+    except Exception:  # one engine's trouble is not another's
         if ctx.stopping.is_set():
             raise
         log.exception("not settled; the next turn tries again")

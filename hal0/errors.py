@@ -5,12 +5,13 @@
       RequestError       a caller asked for something that cannot be done
         InvalidRequest, NotHttp, HeadTooLarge, NotJson, NotJsonType, TooLarge, TooSlow,
         Unauthorized, TooManyFailures, Forbidden, BadHost, BadOrigin, RouteNotFound,
-        MethodNotAllowed, KeyReused
-        NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound, TokenNotFound
+        MethodNotAllowed, KeyReused, BadPin
+        NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound, TokenNotFound,
+                         IncidentNotFound
         Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel,
                          ModelTaken, ModelExists, ModelInUse, EngineExists, TokenExists,
                          JobSuperseded, JobNotFailed, JobFinished, JobAlreadySent,
-                         IllegalTransition, ClaimLost, LaneTaken
+                         IllegalTransition, ClaimLost, LaneTaken, NoPreviousVersion
       PullError          SourceNotFound, SourceIsALink, HostNotAllowed, SourceRefused,
                          SourceBadAnswer, SourceChanged, FetchedMismatch, FileInTheWay,
                          CopyNotAllowed, DiskFull, HubNotInstalled
@@ -20,6 +21,7 @@
       EngineError        EngineUnreachable, EngineTimeout, EngineBadAnswer, EngineRefused,
                          EngineRestarted, EngineUnauthorized, BackendNotAnswering
       JobError           WorkerCrashed, DrainTimeout, UnloadTimeout, InternalFault
+      LemondError        DigestMismatch, BadTarball
       DatabaseError      DatabaseLocked, DatabaseFull, DatabaseOlder, DatabaseNewer, DatabaseCorrupt
 
 A code is stable; a detail is for an operator: what, which slot, job or file, what to do.
@@ -72,6 +74,12 @@ class InvalidRequest(RequestError):
 
     code = "request.invalid"
     status = 422
+
+
+class BadPin(InvalidRequest):
+    """The pin file does not say which Lemonade server to install; evidence lists each field."""
+
+    code = "lemond.bad_pin"
 
 
 class NotJson(RequestError):
@@ -205,6 +213,12 @@ class TokenNotFound(NotFound):
     code = "token.not_found"
 
 
+class IncidentNotFound(NotFound):
+    """There is no incident of this id."""
+
+    code = "incident.not_found"
+
+
 class Conflict(RequestError):
     """The request contradicts what is there."""
 
@@ -312,6 +326,12 @@ class LaneTaken(Conflict):
     """The engine's one place for a load is held by another load."""
 
     code = "engine.lane_taken"
+
+
+class NoPreviousVersion(Conflict):
+    """No other version of the Lemonade server is kept to go back to."""
+
+    code = "lemond.no_previous"
 
 
 class PullError(Hal0Error):
@@ -499,6 +519,12 @@ class EngineUnreachable(EngineError):
         return bool(self.evidence.get("nobody_listens"))
 
 
+class EngineLost(EngineError):
+    """Nobody was at the engine's address for longer than its grace; its slots are in error."""
+
+    code = "engine.lost"
+
+
 class EngineTimeout(EngineError):
     """The engine did not answer in time."""
 
@@ -566,6 +592,24 @@ class InternalFault(JobError):
     """hal0 has a bug; the log of the worker has the traceback."""
 
     code = "hal0.internal"
+
+
+class LemondError(Hal0Error):
+    """A Lemonade server could not be installed; the version that was current still is."""
+
+    code = "lemond.not_installed"
+
+
+class DigestMismatch(LemondError):
+    """The tarball has another sha256 than its pin says; it is kept aside as `.bad`."""
+
+    code = "lemond.digest_mismatch"
+
+
+class BadTarball(LemondError):
+    """The tarball holds no server, or what must not be unpacked; nothing was unpacked."""
+
+    code = "lemond.bad_tarball"
 
 
 class DatabaseError(Hal0Error):

@@ -5,6 +5,7 @@ hal0 does not know is refused, for it is a slip of the pen that would leave a de
 the environment, where other programs live too, only names that begin with HAL0_ are looked at.
 """
 
+import errno
 import os
 import re
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from hal0.errors import SettingsError
 from hal0.hosts import HostList, http_origin
 from hal0.where import DEFAULT_BIND, PREFIX, default_home, home
 
+EngineKind = Literal["embedded", "lemonade", "llamacpp"]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Hosts = Annotated[tuple[str, ...] | None, NoDecode]
 """In the environment with commas between them; see `hosts.py`."""
@@ -54,7 +56,7 @@ class Settings(BaseSettings):
     engine_url: str | None = Field(
         None, description="the model server; unset = the embedded engine at HAL0_ENGINE_BIND"
     )
-    engine_kind: Literal["embedded", "lemonade"] | None = Field(
+    engine_kind: EngineKind | None = Field(
         None, description="default: lemonade when HAL0_ENGINE_URL is set, else embedded"
     )
     engine_key_file: Path | None = Field(None, description="file with the engine's API key")
@@ -68,7 +70,8 @@ class Settings(BaseSettings):
     engine_settle_s: Seconds | None = Field(
         None,
         description="seconds after which the engine owes no answer to a load any more; "
-        "default 1200 (lemonade: twice its global_timeout), 600 (embedded: its load limit)",
+        "default 1200 (lemonade: twice its global_timeout), 600 (embedded: its load limit; "
+        "llamacpp)",
     )
 
     pull_stall_s: Seconds = Field(
@@ -98,6 +101,9 @@ class Settings(BaseSettings):
 
     worker_threads: int = Field(4, ge=2, le=64, description="threads of one worker process")
     load_timeout_s: Seconds = Field(120.0, gt=0, description="wall-clock limit of a load, seconds")
+    load_timeout_s_per_gb: Seconds = Field(
+        0.0, description="seconds that each GB of a model's files adds to that limit"
+    )
     unload_timeout_s: Seconds = Field(
         60.0, gt=0, description="wall-clock limit of an unload, seconds"
     )
@@ -113,7 +119,12 @@ class Settings(BaseSettings):
         30.0, gt=0, description="seconds without a beat until a job is silent"
     )
     crash_limit: int = Field(3, ge=1, description="deaths of workers in a row until a job fails")
-    reconcile_s: Seconds = Field(10.0, gt=0, description="seconds between two reconciles")
+    scan_s: Seconds = Field(
+        30.0, gt=0, description="seconds between two looks at what an engine has loaded"
+    )
+    engine_grace_s: Seconds = Field(
+        60.0, description="seconds without anybody at an engine's address until its slots fail"
+    )
     busy_timeout_s: Seconds = Field(5.0, description="seconds a writer waits for the database")
     point: str | None = Field(None, description="crash point of tests: <name>:<kill|stop|sleep>")
 
@@ -252,4 +263,16 @@ def _told(error: ErrorDetails) -> str:
     name = f"{PREFIX}{'_'.join(map(str, error['loc'])).upper() or '*'}"
     if error["type"] == "extra_forbidden":
         return _not_a_setting(name)
-    return f"{name}: {error['msg'].removeprefix('Value error, ')}"
+    given = f", not {error['input']!r}" if error["type"].endswith("_parsing") else ""
+    return f"{name}: {error['msg'].removeprefix('Value error, ')}{given}"
+
+
+def cannot_listen(name: str, bind: str, error: OSError) -> SettingsError:
+    """Return the error of an address that cannot be had, which the setting `name` gives."""
+    to_do = f"set {name} to an address of this machine"
+    if error.errno == errno.EADDRINUSE:
+        to_do = f"stop what does, or set {name} to another port"
+    why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+    return SettingsError(
+        f"{name}={bind}: cannot listen there: {why}; {to_do}", evidence={"bind": bind}
+    )

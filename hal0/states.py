@@ -122,7 +122,26 @@ class Origin(StrEnum):
 
     OPERATOR = "operator"
     RESTORE = "restore"
+    """A machine that loads again what was lost, or what is wanted at boot."""
     IDLE = "idle"
+    """A machine that unloads what nobody uses, or what should not be there."""
+
+
+class IncidentKind(StrEnum):
+    """What happened at an engine: the closed list."""
+
+    LOAD_FAILED = "load_failed"
+    """A load failed, and the engine dropped other models with it."""
+    LOAD_MADE_ROOM = "load_made_room"
+    """A load succeeded, and the engine dropped others to make room: they are not restored."""
+    LATE_ARRIVAL = "late_arrival"
+    """A model arrived after its load's deadline, and was unloaded."""
+    ENGINE_RESTARTED = "engine_restarted"
+    """The engine is another process and has not what the one before had."""
+    ENGINE_LOST = "engine_lost"
+    """The engine could not be reached for longer than its grace."""
+    UNLOADED_ELSEWHERE = "unloaded_elsewhere"
+    """Several models were unloaded in the engine's own app, or by another client of it."""
 
 
 class Desired(StrEnum):

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from hal0.states import DISPATCHABLE, Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The newest revision in `migrations/versions`; a database of another one is refused."""
 
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -111,6 +111,12 @@ engines = Table(
     Column("last_health_at", UtcTime),
     Column("last_error", JsonText),
     Column("created_at", UtcTime, nullable=False),
+    Column("seen", JsonText),  # what its last good health said of itself: `roster.Seen`
+    # the last scan that got a list, and the first one in a row that found nobody there
+    Column("scanned_boot", Text),
+    Column("scanned_ms", Integer),
+    Column("unreachable_boot", Text),
+    Column("unreachable_ms", Integer),
     sqlite_autoincrement=True,
 )
 
@@ -201,6 +207,8 @@ slots = Table(
     Column("version", Integer, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("deleted_at", UtcTime),
+    Column("load_timeout_s_per_gb", Float),
+    Column("restore", JsonText),  # what a machine is to load again, and why: `restore.Restore`
     # A name means one slot among the living; audit rows of a deleted one keep its id.
     Index("ux_slots_name", "name", unique=True, sqlite_where=text("deleted_at IS NULL")),
     Index("ix_slots_engine_id", "engine_id", sqlite_where=text("deleted_at IS NULL")),
@@ -225,6 +233,29 @@ failed_keys = Table(
     Column("at", UtcTime, nullable=False),
     PrimaryKeyConstraint("slot_id", "load_key"),
     comment="loads that were sent and failed: no machine sends them again",
+)
+
+breakers = Table(
+    "breakers",
+    metadata,
+    Column("slot_id", ForeignKey("slots.id"), primary_key=True),
+    Column("sent", Integer, nullable=False),
+    Column("sent_boot", Text, nullable=False),
+    Column("sent_ms", Integer, nullable=False),
+    Column("opens_ms", Integer, nullable=False),  # on `sent_boot`
+    Column("opens_at", UtcTime, nullable=False),
+    comment="automatic loads of a slot in a row, counted when they are sent",
+)
+
+idle_windows = Table(
+    "idle_windows",
+    metadata,
+    Column("slot_id", ForeignKey("slots.id"), primary_key=True),
+    Column("generation", Integer, nullable=False),
+    Column("seen", Text, nullable=False),  # what changes with each use; compared, never read
+    Column("since_boot", Text, nullable=False),
+    Column("since_ms", Integer),  # NULL = in use at the last look
+    comment="since when a loaded model is unused, as the scans saw it",
 )
 
 transitions = Table(

@@ -4,15 +4,18 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from hal0.clock import monotonic_ms
 from hal0.db import Database
 from hal0.errors import EngineRefused, Hal0Error
+from hal0.jobs import reconcile
 from hal0.jobs.ledger import claims
 from hal0.jobs.ledger.lane import Lane, Sending, lanes, mark_load_sent, mark_unload_sent, release
 from hal0.jobs.ledger.rows import By, Claim, Job, job_by_id, unfinished_jobs
+from hal0.jobs.reading import Reading
 from hal0.jobs.rescue import rescue
+from hal0.jobs.survey import survey
 from hal0.registry.roster import add_engine
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
@@ -152,6 +155,14 @@ def has_failed_key(db: Database, slot: str = "chat") -> bool:
     rows = select(failed_keys.c.job_id).where(failed_keys.c.slot_id == slot_now(db, slot).id)
     with db.read() as tx:
         return tx.execute(rows).first() is not None
+
+
+def write_reading(tx: Connection, reading: Reading) -> int:
+    """Write what a reading means for its slots; every backend answers."""
+    if reading.health.models is None:
+        return 0
+    seen = survey(tx, reading)
+    return reconcile.apply(tx, seen, reconcile.findings(seen), list(reading.health.models))
 
 
 def eventually(is_so: Callable[[], Any], limit_s: float = LIMIT_S) -> None:

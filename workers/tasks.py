@@ -12,7 +12,7 @@ from typing import Any
 from huey import Huey
 
 from hal0.errors import Hal0Error
-from hal0.jobs import reconcile, runner, scan, settle
+from hal0.jobs import runner, scan, settle
 from hal0.jobs.context import Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger.rows import Claim
@@ -47,15 +47,10 @@ def make_huey(ctx: Context) -> Huey:
 
     huey.storage.attach(ctx, to_message)
     one_chore = Lock()
-    # In this order: a reconcile that is not due passes at once, a settling may wait for health.
-    _periodic(huey, "reconcile", ctx, one_chore, lambda: _reconcile_if_due(ctx))
+    # In this order: a scan that is not due passes at once, a settling may wait for health.
+    _periodic(huey, "scan", ctx, one_chore, lambda: scan.scan_if_due(ctx))
     _periodic(huey, "settle", ctx, one_chore, lambda: settle.settle_all(ctx))
     return huey
-
-
-def _reconcile_if_due(ctx: Context) -> None:
-    if scan.is_due(ctx.db, "reconcile", ctx.settings.reconcile_s):
-        reconcile.reconcile(ctx)
 
 
 def _named(body: Callable[[int, int], None], kind: JobKind) -> Callable[[int, int], None]:

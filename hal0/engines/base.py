@@ -34,11 +34,13 @@ class EngineHealth:
     `models` None = the engine gave no list: unknown, not empty. `process` names the server's
     process opaquely ("pid-starttime"); None = unknown, and nothing may be concluded from it.
     `max_models` is the engine's own limit of loaded models; None = no limit or unknown.
+    `version` is what the engine says of itself; None = nothing.
     """
 
     process: str | None
     models: tuple[LoadedModel, ...] | None
     max_models: int | None = None
+    version: str | None = None
 
     def find(self, names: frozenset[str], checkpoint: str | None) -> LoadedModel | None:
         """Return the entry with this checkpoint, else the only one with one of these names."""
@@ -49,6 +51,16 @@ class EngineHealth:
                     return model
         named = [model for model in loaded if model.name in names]
         return named[0] if len(named) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """How an engine is set up, as far as it matters to hal0; None = it does not say."""
+
+    auto_evict: bool | None
+    """Whether it unloads by itself what was not used for a while."""
+    load_limit_s: float | None
+    """After so many seconds it gives a load up, with its own consequences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +78,21 @@ class EngineModel:
     """Further files that it will open with it, as a projector."""
 
 
+def checked_name(name: str) -> str:
+    """Return the name, or raise ValueError: to unload "" means to Lemonade to unload everything."""
+    given: object = name  # rows and JSON do not know the annotation
+    if not isinstance(given, str) or not given.strip() or not given.isprintable():
+        raise ValueError(f"{name!r} names no model")
+    return name
+
+
 class Engine(Protocol):
     """One inference server. All methods are coroutines; an instance serves one event loop."""
+
+    @property
+    def unload_stops_load(self) -> bool:
+        """Whether an unload ends a load that is under way; else it goes on to its own end."""
+        ...
 
     async def is_live(self) -> bool:
         """Tell whether the process answers at all; a slow `health` is not a death."""
@@ -75,6 +100,10 @@ class Engine(Protocol):
 
     async def health(self) -> EngineHealth:
         """Read process, loaded models, last use, busy."""
+        ...
+
+    async def config(self) -> EngineConfig | None:
+        """Read how the engine is set up; None = it does not tell this caller, or anybody."""
         ...
 
     async def resolve(self, name: str) -> EngineModel | None:

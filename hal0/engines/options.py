@@ -1,5 +1,7 @@
 """Which options a load may carry: a closed, typed set, all of them sent on every load.
 
+llama.cpp's router takes none with a load: its models have theirs from its preset file.
+
 An option that a load leaves out reverts to the engine's saved or default value and makes it reload
 the model; a free-form argument that llama.cpp does not understand makes Lemonade drop every model
 it has, like a bad file does. So nothing goes through that is not in the tables here.
@@ -15,6 +17,9 @@ Backend = Literal["auto", "cpu", "vulkan", "rocm", "cuda", "metal", "system"]
 
 CACHE_TYPES: Final = ("f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1")
 UNQUANTISED: Final = ("f32", "f16", "bf16")
+
+WITHOUT: Final = frozenset({"llamacpp"})
+"""Kinds of engine that take no options with a load."""
 
 MAX_LINE: Final = 2000
 """Characters of a line of arguments; all of them together need a tenth of that."""
@@ -130,9 +135,47 @@ def parse(options: Mapping[str, Any]) -> LoadOptions:
         ) from exc
 
 
+def complete(
+    kind: str, given: Mapping[str, Any], kept: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return all options of a load at an engine of this kind: as given, else kept, else default.
+
+    Raises ValueError, one line a fault.
+    """
+    if kind not in WITHOUT:
+        return parse({**(kept or {}), **given}).model_dump(mode="json")
+    if given:
+        raise ValueError(
+            f"an engine of kind {kind} takes none with a load, and {', '.join(given)} was given; "
+            "set it in the preset file of llama-server (--models-preset)"
+        )
+    return {}
+
+
 def wire_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON of a load; a backend that was not chosen goes as null.
 
     Null makes Lemonade ignore what an earlier load or its app saved for the model.
     """
     return {"model_name": name, **parse(options).model_dump()}
+
+
+def as_held(wanted: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a model that somebody else loaded, in the words of a slot's own.
+
+    What the slot leaves to the engine, and what the engine does not tell, is as wanted: a reload
+    would bring about the same.
+    """
+    return {
+        name: value if value is None or name not in listed else _as_said(name, listed[name], value)
+        for name, value in wanted.items()
+    }
+
+
+def _as_said(name: str, listed: object, wanted: object) -> object:
+    if name != "llamacpp_args":
+        return listed
+    try:
+        return canonical_args(listed)
+    except ValueError:
+        return listed

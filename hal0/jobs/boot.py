@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 from hal0.clock import boot_id, utc_now
 from hal0.db import Database
 from hal0.jobs.reconcile import forget_held
+from hal0.jobs.restore import note
 from hal0.slots.queries import living_slots
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, SlotState
@@ -40,6 +41,8 @@ def _all_offline(tx: Connection, actor: str) -> int:
         if slot.state not in (SlotState.OFFLINE, SlotState.ERROR):
             move(tx, slot, SlotState.OFFLINE, Cause.HOST_REBOOTED, Act(actor))
             moved += 1
+        if slot.state is not SlotState.ERROR:
+            note(tx, slot, Cause.HOST_REBOOTED)
         forget_held(tx, slot.id)
     tx.execute(leases.delete())
     tx.execute(

@@ -4,6 +4,7 @@
     mark      lane, warming, deadline and "sent" in one durable commit
     send      one POST; its answer is awaited until the wall-clock limit of the slot
     verify    health lists the model and its backend answers
+    adopt     instead of mark and send, when the engine has it already and it answers
     ready     slot, job, lane and whatever the engine dropped meanwhile, in one commit
 
 A load that was sent and failed or timed out is never sent again by a machine. An attempt that finds
@@ -16,12 +17,14 @@ import concurrent.futures
 import contextlib
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection
 
 from hal0 import points
 from hal0.clock import monotonic_ms
+from hal0.engines.base import LoadedModel
+from hal0.engines.options import as_held
 from hal0.errors import (
     BackendNotAnswering,
     DatabaseError,
@@ -37,16 +40,18 @@ from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, defer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, renewed
+from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Sending, mark_load_sent, note_answered, unmark_load
-from hal0.jobs.ledger.rows import Claim, jobs_of_chain
-from hal0.jobs.load_ends import LoadUnderWay
+from hal0.jobs.load_ends import LoadUnderWay, validated
+from hal0.jobs.make_place import make_place
 from hal0.jobs.reading import QUICK_S, Reading, read_health, try_health
-from hal0.jobs.reconcile import forget_held, write_loss
+from hal0.jobs.reconcile import Adoption, adopt, forget_held, write_loss
 from hal0.jobs.settle import is_another, watch_late_answer
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
+from hal0.slots.queries import slot_by_id
 from hal0.slots.transitions import move
-from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
+from hal0.states import Cause, Origin, Outcome, SlotState
 
 VERIFY_S: Final = 10.0
 """How long an engine that says "loaded" may take to list the model."""
@@ -70,7 +75,9 @@ def run(ctx: Context, body: Body) -> None:
         return
     if reading.health.models is None and ctx.commit(one.is_a_machines):
         defer(ctx, body.held, EngineBadAnswer(f"engine {one.engine.name} does not say what it has"))
-    elif not (one.would_evict(reading) and ctx.commit(one.gives_way)):
+    elif not one.is_served_already(reading) and not (
+        one.would_evict(reading) and ctx.commit(one.gives_way)
+    ):
         one.send(reading)
 
 
@@ -94,6 +101,38 @@ class _Load(LoadUnderWay):
             move(tx, slot, SlotState.READY, Cause.TOUCHED, self.held.act)
         finish(tx, self.held, Outcome.SKIPPED)
         return True
+
+    def is_served_already(self, reading: Reading) -> bool:
+        """Adopt what the engine has loaded as it is wanted; tell whether the load has ended so.
+
+        What is listed and does not answer is unloaded: to load it again would change nothing.
+        """
+        with self.ctx.db.read() as tx:
+            slot = slot_by_id(tx, self.slot.id)
+            facts = validated(tx, self.held)
+        entry = self.listed(facts["files"][0]["path"], str(facts["engine_model"]), reading)
+        if slot.is_dispatchable or entry is None:
+            return False
+        model_id, options = self.held.load_key_args
+        if not self.ctx.engines.ask(self.engine, lambda e: e.answers(entry), QUICK_S):
+            make_place(self.ctx, self.body, self.engine, entry.name)
+            return False
+        if as_held(options, entry.options) != options:
+            return False  # the load itself reloads it
+        adoption = Adoption(entry, model_id, options)
+        self.ctx.commit(partial(self.take_over, adoption=adoption, reading=reading))
+        return True
+
+    def listed(self, path: str, name: str, reading: Reading) -> LoadedModel | None:
+        """Return the entry of the model that was validated: its file, not only its name."""
+        entry = reading.health.find(frozenset({name}), path)
+        return entry if entry is not None and entry.checkpoint in (None, path) else None
+
+    def take_over(self, tx: Connection, adoption: Adoption, reading: Reading) -> None:
+        """End the load with what is there: nothing is sent."""
+        slot = adopt(tx, check(tx, self.held), adoption, reading, self.held.act)
+        forget_failed_key(tx, slot.id, adoption.model_id, adoption.options)
+        finish(tx, self.held, result={"adopted": True})
 
     def would_evict(self, reading: Reading) -> bool:
         """Whether the engine is full, so that this load would make it drop another model."""
@@ -120,7 +159,7 @@ class _Load(LoadUnderWay):
     def send(self, reading: Reading) -> None:
         """Look at the files once more, mark, send, wait."""
         with self.ctx.db.read() as tx:
-            facts = _validated(tx, self.held)
+            facts = validated(tx, self.held)
         files = [(Path(f["path"]), FileIdentity.from_json(f["identity"])) for f in facts["files"]]
         ensure_unchanged(files)
         if self.ctx.should_stop(self.body):
@@ -129,7 +168,7 @@ class _Load(LoadUnderWay):
         sending = Sending(
             engine_model=name,
             process=reading.health.process,
-            timeout_s=self.slot.load_timeout_s or self.ctx.settings.load_timeout_s,
+            timeout_s=self.limit_s(),
             settle_s=self.engine.settle_s,
         )
         try:
@@ -265,11 +304,3 @@ class _Load(LoadUnderWay):
                 self.time_out()
                 return
             self.pause()
-
-
-def _validated(tx: Connection, held: Claim) -> dict[str, Any]:
-    """Return what the chain's own validate job found."""
-    for job in jobs_of_chain(tx, held.chain.id):
-        if job.kind is JobKind.VALIDATE and job.result is not None:
-            return dict(job.result)
-    raise EngineBadAnswer(f"chain {held.chain.id} was never validated")

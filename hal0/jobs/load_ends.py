@@ -4,26 +4,29 @@ Slot, job, attempt, lane, and whatever else the engine dropped meanwhile change 
 all. Who calls these has seen the engine's answer, or its silence (`jobs.load`).
 """
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
-from hal0.errors import EngineError, EngineRestarted, Hal0Error, LoadTimeout
+from hal0.errors import EngineBadAnswer, EngineError, EngineRestarted, Hal0Error, LoadTimeout
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
+from hal0.jobs.incidents import Culprit
 from hal0.jobs.ledger.claims import check, fail, finish
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, lane_of, release
-from hal0.jobs.ledger.rows import Claim, chain_by_id
+from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
 from hal0.jobs.reading import QUICK_S, Reading, known_as, try_health
-from hal0.jobs.reconcile import Culprit, forget_held, mark_lost
+from hal0.jobs.reconcile import forget_held, mark_lost
 from hal0.jobs.settle import unload_leftover
 from hal0.registry.catalog import model_by_id
+from hal0.registry.files import FileIdentity
 from hal0.registry.roster import engine_by_id
 from hal0.slots.queries import slot_by_id
+from hal0.slots.times import times_of
 from hal0.slots.transitions import move
-from hal0.states import Cause, Origin, SlotState
+from hal0.states import Cause, IncidentKind, JobKind, Origin, SlotState
 from hal0.tables import slots
 
 POLL_S: Final = 0.1
@@ -50,7 +53,7 @@ class LoadUnderWay:
     @property
     def culprit(self) -> Culprit:
         """Who is to blame for what the engine dropped, if this load fails."""
-        return Culprit(self.held.job.slot_id, self.held.job.id, "worker", "load_failed")
+        return Culprit(self.held.job.slot_id, self.held.job.id, IncidentKind.LOAD_FAILED)
 
     # -- the ends -----------------------------------------------------------------------------
 
@@ -78,7 +81,7 @@ class LoadUnderWay:
             forget_failed_key(tx, slot.id, model_id, options)
             self.release(tx)
             finish(tx, self.held, result={"load_s": lasted_s})
-            made_room = Culprit(slot.id, self.held.job.id, "worker", "load_made_room")
+            made_room = Culprit(slot.id, self.held.job.id, IncidentKind.LOAD_MADE_ROOM)
             mark_lost(tx, reading, made_room)
 
         self.ctx.commit(write)
@@ -115,11 +118,11 @@ class LoadUnderWay:
 
     def time_out(self) -> None:
         """The limit has passed: the job fails, the lane stays with the engine (ADR-0007)."""
-        limit_s = self.slot.load_timeout_s or self.ctx.settings.load_timeout_s
+        limit_s = self.limit_s()
         error = LoadTimeout(
             f"{self.name} was not ready within {limit_s:g} s; the engine may still load it, and "
             f"what arrives late is unloaded. Retry job {self.held.job.id}, with a larger "
-            "load_timeout_s if the model needs it",
+            "limit set before if the model needs it (`hal0 slot set SLOT --load-timeout 600`)",
             evidence={"limit_s": limit_s, "engine": self.engine.name},
         )
         reading = try_health(self.ctx, self.engine, QUICK_S)
@@ -136,6 +139,13 @@ class LoadUnderWay:
     def name(self) -> str:
         """How messages call this load."""
         return f"model {self.model.name} for slot {self.slot.name}"
+
+    def limit_s(self) -> float:
+        """Return the wall-clock limit of this load, by the size of the files that were checked."""
+        with self.ctx.db.read() as tx:
+            files = validated(tx, self.held)["files"]
+        size = sum(FileIdentity.from_json(file["identity"]).size_bytes for file in files)
+        return times_of(self.slot, self.ctx.settings).load_limit_s(size)
 
     def is_past_deadline(self) -> bool:
         """Whether the wall-clock limit of the slot is over, on this boot."""
@@ -185,3 +195,11 @@ class LoadUnderWay:
         """Wait for the next look; raises Stopping when there is to be none."""
         if self.body.lost.is_set() or self.ctx.stopping.wait(POLL_S):
             raise Stopping
+
+
+def validated(tx: Connection, held: Claim) -> dict[str, Any]:
+    """Return what the chain's own validate job found."""
+    for job in jobs_of_chain(tx, held.chain.id):
+        if job.kind is JobKind.VALIDATE and job.result is not None:
+            return dict(job.result)
+    raise EngineBadAnswer(f"chain {held.chain.id} was never validated")

@@ -332,8 +332,8 @@ def _token(settings: Settings) -> str | None:
 def _ensure_same(file: RegisteredFile, what: str, ours: object, theirs: object) -> None:
     if None not in (ours, theirs) and ours != theirs:
         raise SourceBadAnswer(
-            f"{file.source} has the {what} {theirs} at its hub, registered is {ours}; correct the "
-            "source, or register the model anew",
+            f"{file.source} has the {what} {theirs} at its hub, registered is {ours}; register "
+            "the model anew with the right one, or another source",
             evidence={"source": file.source, "expected": ours, "found": theirs},
         )
 

@@ -12,11 +12,11 @@ from typing import Final
 from sqlalchemy import Connection
 
 from hal0.engines.base import EngineHealth
-from hal0.errors import DatabaseError, EngineError
+from hal0.errors import DatabaseError, EngineError, EngineUnreachable
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.lane import Lane, lane_of
 from hal0.registry.catalog import model_by_id
-from hal0.registry.roster import EngineRow, note_failure, note_health
+from hal0.registry.roster import EngineRow, note_absence, note_failure, note_health
 from hal0.slots.queries import Slot, slots_of_engine
 
 HEALTH_S: Final = 30.0
@@ -48,6 +48,10 @@ class Reading:
         """Tell whether the engine is certainly not `process`; unknown is not certain."""
         return None not in (process, self.health.process) and process != self.health.process
 
+    def is_of(self, process: str | None) -> bool:
+        """Tell whether the engine is certainly still `process`."""
+        return process is not None and process == self.health.process
+
 
 def known_by(tx: Connection, slot: Slot) -> tuple[frozenset[str], str | None]:
     """Return the names and the file by which an engine's entry would be this slot's."""
@@ -74,14 +78,15 @@ def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) ->
     try:
         health = ctx.engines.ask(engine, lambda e: e.health(), timeout_s)
     except EngineError as error:
+        note = note_absence if isinstance(error, EngineUnreachable) else note_failure
         row = error.as_row()
-        _note(ctx, lambda tx: note_failure(tx, engine.id, row))
+        note_softly(ctx, lambda tx: note(tx, engine.id, row))
         raise
-    _note(ctx, lambda tx: note_health(tx, engine.id, health.process))
+    note_softly(ctx, lambda tx: note_health(tx, engine.id, health.process))
     return Reading(engine, health, before, lane)
 
 
-def _note(ctx: Context, write: Callable[[Connection], None]) -> None:
+def note_softly(ctx: Context, write: Callable[[Connection], None]) -> None:
     """Write softly what was seen; a database that is busy makes no reading worse."""
     with contextlib.suppress(DatabaseError), ctx.db.soft() as tx:
         write(tx)

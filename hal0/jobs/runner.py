@@ -37,6 +37,7 @@ def run(ctx: Context, held: Claim) -> None:
         try:
             log.info("%s begins", held.job.kind)
             _carry_through(ctx, body)
+            log.info("%s ends", held.job.kind)
         except ClaimLost:
             log.info("%s: the claim is another's now; nothing written", held.job.kind)
         except BUSY as error:

@@ -19,10 +19,11 @@ from sqlalchemy import Connection, select, update
 
 from hal0 import logs, points
 from hal0.clock import boot_id, monotonic_ms
-from hal0.engines.base import LoadedModel
+from hal0.engines.base import Engine, LoadedModel
 from hal0.errors import EngineBadAnswer, EngineError, EngineTimeout
 from hal0.jobs.context import Context
 from hal0.jobs.engine_room import Stopping
+from hal0.jobs.incidents import Culprit, record
 from hal0.jobs.ledger.lane import (
     Lane,
     clear_unload_mark,
@@ -35,11 +36,11 @@ from hal0.jobs.ledger.lane import (
 from hal0.jobs.ledger.rows import Claim, job_by_id, unfinished_jobs
 from hal0.jobs.owners import is_alive, living_rows
 from hal0.jobs.reading import Reading, known_as, try_health
-from hal0.jobs.reconcile import Culprit, forget_held, mark_lost, record_incident
+from hal0.jobs.reconcile import forget_held, mark_lost
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
-from hal0.states import Cause, SlotState
+from hal0.states import Cause, IncidentKind, JobKind, SlotState
 from hal0.tables import engine_lane, slots
 
 log = logging.getLogger(__name__)
@@ -141,7 +142,9 @@ def settle_lane(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> bool:
         entry = reading.health.find(owed.names, owed.checkpoint)
         other = is_another(owed.lane, reading)
         if not (other or entry is not None or _is_over(owed.lane, engine, reading)):
-            return False
+            if not _gave_up(ctx, engine, owed):
+                return False
+            reading = try_health(ctx, engine, HEALTH_S)
         late = entry if not other and not owed.slot.is_dispatchable else None
         if late is not None:
             reading = _without(ctx, engine, owed, late)
@@ -189,11 +192,11 @@ def _let_go(tx: Connection, owed: _Owed, reading: Reading, *, late: bool) -> Non
         return
     if late:
         detail = f"slot {slot.name}: its model arrived after the deadline and was unloaded"
-        culprit = Culprit(slot.id, lane.job_id, "worker", "late_arrival")
-        record_incident(tx, lane.engine_id, culprit, detail)
+        culprit = Culprit(slot.id, lane.job_id, IncidentKind.LATE_ARRIVAL)
+        record(tx, lane.engine_id, culprit.kind, detail, culprit=culprit)
         forget = update(slots).where(slots.c.id == slot.id, slots.c.generation == slot.generation)
         tx.execute(forget.values(engine_model=None, engine_model_id=None))
-    mark_lost(tx, reading, Culprit(slot.id, lane.job_id, "worker", "load_failed"))
+    mark_lost(tx, reading, Culprit(slot.id, lane.job_id, IncidentKind.LOAD_FAILED))
 
 
 def _is_over(lane: Lane, engine: EngineRow, reading: Reading) -> bool:
@@ -214,6 +217,23 @@ def is_another(lane: Lane, reading: Reading) -> bool:
     if lane.settle_boot != boot_id():
         return True
     return reading.is_of_another_process(lane.process)
+
+
+def _gave_up(ctx: Context, engine: EngineRow, owed: _Owed) -> bool:
+    """Whether the engine has given up a load that nobody waits for, where it can do that."""
+    name = owed.slot.engine_model
+
+    async def give_up(adapter: Engine) -> bool:
+        if name is None or not adapter.unload_stops_load:
+            return False
+        await adapter.unload(name, lambda: None)
+        return True
+
+    try:
+        return ctx.engines.ask(engine, give_up, ctx.settings.unload_timeout_s)
+    except EngineError as error:
+        log.warning("the load of %s is not given up yet: %s", name, error.detail)
+        return False
 
 
 def _unloaded(ctx: Context, engine: EngineRow, name: str) -> bool:
@@ -255,10 +275,23 @@ def settle_unload(ctx: Context, slot_id: int) -> None:
     settled = is_unload_overdue(slot)
     if not settled:
         reading = try_health(ctx, engine, HEALTH_S)
-        settled = reading is not None and reading.is_of_another_process(slot.unload_process)
+        settled = reading is not None and _is_unloaded(ctx, slot, job.kind, reading)
     if settled:
         ctx.commit(lambda tx: clear_unload_mark(tx, slot.id, job.id, slot.unload_attempt or 0))
         ctx.ring()
+
+
+def _is_unloaded(ctx: Context, slot: Slot, kind: JobKind, reading: Reading) -> bool:
+    """Whether the engine certainly has no unload of this slot before it any more.
+
+    That of a load, which made its place free, is over when the model is gone.
+    """
+    if reading.is_of_another_process(slot.unload_process):
+        return True
+    if kind is not JobKind.LOAD or reading.health.models is None:
+        return False
+    with ctx.db.read() as tx:
+        return not reading.lists(tx, slot)
 
 
 def watch_late_unload(ctx: Context, held: Claim, answer: "concurrent.futures.Future[bool]") -> None:

@@ -20,6 +20,7 @@ from hal0.registry.roster import engine_named
 from hal0.settings import Settings
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.spec import check_idle_times
+from hal0.slots.times import times_of
 from hal0.slots.transitions import Act, create
 from hal0.states import Desired, SlotState
 from hal0.tables import slots
@@ -53,14 +54,12 @@ def create_slot(tx: Connection, settings: Settings, name: str, setup: Setup, act
 
 
 def change_slot(tx: Connection, settings: Settings, slot: Slot, changes: Setup) -> Slot:
-    """Change what is given; of the options too, those that are given. Needs a write transaction.
+    """Change what is given; the options as a whole. Needs a write transaction.
 
     Raises SlotBusy or SlotNotOffline for a model or engine that cannot change now, else as
     `create_slot` does.
     """
     columns = _columns(tx, changes)
-    if "options" in columns:
-        columns["options"] = {**slot.options, **columns["options"]}
     if columns:
         if _moves(slot, columns):
             _ensure_at_rest(tx, slot)
@@ -91,7 +90,7 @@ def delete_slot(tx: Connection, slot: Slot, by: By, *, force: bool = False) -> N
     slot = slot_by_id(tx, slot.id)
     if slot.state not in (SlotState.OFFLINE, SlotState.ERROR):
         raise SlotBusy(
-            f"slot {slot.name} is {slot.state}; unload it first",
+            f"slot {slot.name} is in state {slot.state}; unload it first",
             evidence={"slot": slot.name, "state": slot.state},
         )
     _ensure_settled(tx, slot)
@@ -126,7 +125,7 @@ def _ensure_at_rest(tx: Connection, slot: Slot) -> None:
         )
     if slot.state is not SlotState.OFFLINE:
         raise SlotNotOffline(
-            f"slot {slot.name} is {slot.state}; unload it before it gets another model or engine",
+            f"slot {slot.name} is in state {slot.state}; unload it before that is changed",
             evidence={"slot": slot.name, "state": slot.state},
         )
     _ensure_settled(tx, slot)
@@ -145,10 +144,7 @@ def _ensure_settled(tx: Connection, slot: Slot) -> None:
 
 def _check(tx: Connection, settings: Settings, slot: Slot) -> None:
     """Check what the slot would be, as a whole; the transaction goes back if it cannot be."""
-    idle_after_s, unload_after_s = slot.idle_after_s, slot.unload_after_s
-    check_idle_times(
-        settings.idle_after_s if idle_after_s is None else idle_after_s,
-        settings.unload_after_s if unload_after_s is None else unload_after_s,
-    )
+    times = times_of(slot, settings)
+    check_idle_times(times.idle_after_s, times.unload_after_s)
     if slot.wanted_model_id is not None:
         ensure_model_is_free(tx, slot, slot.wanted_model_id)

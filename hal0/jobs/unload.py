@@ -6,7 +6,7 @@ has unloaded it already. An engine that is gone holds nothing.
 """
 
 import concurrent.futures
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection, update
@@ -25,14 +25,16 @@ from hal0.errors import (
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer
+from hal0.jobs.idle_scan import use_now
 from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim, chain_by_id
-from hal0.jobs.reading import QUICK_S, read_health
+from hal0.jobs.reading import QUICK_S, known_by, read_health, try_health
 from hal0.jobs.reconcile import forget_held
 from hal0.jobs.settle import watch_late_unload
 from hal0.registry.roster import EngineRow, engine_by_id
-from hal0.slots.queries import Slot
+from hal0.slots.idle import Use
+from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
 from hal0.states import Cause, Desired, JobKind, Origin, Outcome, SlotState
 from hal0.tables import slots
@@ -45,7 +47,8 @@ def run(ctx: Context, body: Body) -> None:
     points.reach("unload.begun")
     with ctx.db.read() as tx:
         engine = engine_by_id(tx, body.held.job.engine_id)
-    name = ctx.commit(lambda tx: _begin(tx, ctx, body.held, engine))
+    seen = _look_for_use(ctx, body, engine)
+    name = ctx.commit(lambda tx: _begin(tx, ctx, body.held, seen))
     if name is None:
         return
     points.reach("unload.marked")
@@ -57,7 +60,31 @@ def run(ctx: Context, body: Body) -> None:
     _follow(ctx, body, engine, answer)
 
 
-def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> str | None:
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What an engine said of a model right before it would be unloaded."""
+
+    engine: EngineRow
+    use: Use
+    is_busy: bool
+
+
+def _look_for_use(ctx: Context, body: Body, engine: EngineRow) -> _Seen:
+    """Ask whether somebody uses what is to be unloaded; an engine that does not say is unknown."""
+    with ctx.db.read() as tx:
+        is_loaded = slot_by_id(tx, body.held.job.slot_id).is_dispatchable
+    reading = try_health(ctx, engine, QUICK_S) if is_loaded else None
+    if reading is None or reading.health.models is None:
+        return _Seen(engine, Use.UNKNOWN, is_busy=False)
+    with ctx.db.read() as tx:
+        slot = slot_by_id(tx, body.held.job.slot_id)
+        entry = reading.health.find(*known_by(tx, slot))
+        if entry is None:
+            return _Seen(engine, Use.NONE, is_busy=False)
+        return _Seen(engine, use_now(tx, slot, entry), is_busy=entry.busy is True)
+
+
+def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None:
     """Decide by the slot's state; mark the request in the same commit if there is to be one.
 
     Return the name to unload; None = nothing is to be sent, and the attempt has ended.
@@ -65,10 +92,11 @@ def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> str 
     slot = check(tx, held)
     held = replace(held, chain=chain_by_id(tx, held.chain.id))  # an operator may have taken it over
     chain = held.chain
-    if slot.is_dispatchable and _leaves_alone(slot, held):
+    if slot.is_dispatchable and _leaves_alone(slot, held, seen):
         finish(tx, held, Outcome.SKIPPED)
         return None
-    if slot.state is SlotState.SERVING and not chain.force:
+    is_in_use = slot.state is SlotState.SERVING or (slot.is_dispatchable and seen.is_busy)
+    if is_in_use and not chain.force:
         _drain(tx, ctx, held, slot)
         return None
     if slot.is_dispatchable:
@@ -91,13 +119,16 @@ def _begin(tx: Connection, ctx: Context, held: Claim, engine: EngineRow) -> str 
     mark_unload_sent(
         tx,
         held,
-        Sending(slot.engine_model, slot.engine_process, timeout_s, engine.settle_s),
+        Sending(slot.engine_model, slot.engine_process, timeout_s, seen.engine.settle_s),
     )
     return slot.engine_model
 
 
-def _leaves_alone(slot: Slot, held: Claim) -> bool:
-    """Whether this unload has nothing to do with what the slot holds now."""
+def _leaves_alone(slot: Slot, held: Claim, seen: _Seen) -> bool:
+    """Whether this unload has nothing to do with what the slot holds now.
+
+    A machine's gives way to whoever has used the model since it was asked for, or may have.
+    """
     chain = held.chain
     if chain.goal is JobKind.LOAD:
         return slot.holds(chain.model_id, chain.options)
@@ -107,7 +138,7 @@ def _leaves_alone(slot: Slot, held: Claim) -> bool:
         chain.guard_generation,
         chain.guard_last_used_at,
     )
-    return used_since or slot.state is SlotState.SERVING
+    return used_since or slot.state is SlotState.SERVING or seen.use is not Use.NONE
 
 
 def _cause(held: Claim) -> Cause:

@@ -1,6 +1,6 @@
 """Which models are registered, of which files, and what is known of those files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
@@ -57,7 +57,7 @@ class RegisteredFile:
     @property
     def to_check(self) -> ModelFile:
         """Return what preload validation needs of it."""
-        return ModelFile(self.role, self.path, self.size_bytes, self.sha256)
+        return ModelFile(self.role, self.path, self.size_bytes, self.sha256, self.source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,14 @@ class Model:
     def main(self) -> RegisteredFile:
         """The file that an engine is told to open."""
         return self.files[0]
+
+
+@dataclass(frozen=True, slots=True)
+class MainFile:
+    """What an engine may call a model: by its name, and by the file that it opens."""
+
+    model: str
+    path: Path
 
 
 def register(
@@ -158,6 +166,16 @@ def model_named(tx: Connection, name: str) -> Model:
     return _model(tx, row)
 
 
+def main_files(tx: Connection, model_ids: Collection[int]) -> dict[int, MainFile]:
+    """Return the main files of these models by model id, deleted ones too."""
+    rows = tx.execute(
+        select(models.c.id, models.c.name, model_files.c.path)
+        .join(model_files, model_files.c.model_id == models.c.id)
+        .where(model_files.c.position == 0, models.c.id.in_(model_ids))
+    )
+    return {row.id: MainFile(row.name, Path(row.path)) for row in rows}
+
+
 def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[Model]:
     """Return a page of models by name, those behind `after`."""
     rows = tx.execute(
@@ -220,22 +238,6 @@ def delete_model(tx: Connection, model: Model) -> None:
             evidence={"slot": user.name, "model": model.name},
         )
     tx.execute(update(models).where(models.c.id == model.id).values(deleted_at=utc_now()))
-
-
-def last_verified(tx: Connection, sha256: str | None, size_bytes: int | None) -> datetime | None:
-    """Return when a file of this registered digest was last found good, if a row remembers it."""
-    if sha256 is None or size_bytes is None:
-        return None
-    return tx.execute(
-        select(file_verdicts.c.verified_at)
-        .where(
-            file_verdicts.c.expected_sha256 == sha256,
-            file_verdicts.c.size_bytes == size_bytes,
-            file_verdicts.c.code.is_(None),
-        )
-        .order_by(file_verdicts.c.verified_at.desc())
-        .limit(1)
-    ).scalar_one_or_none()
 
 
 class StoredVerdicts:

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, exc, insert, select, update
 
-from hal0.clock import boot_id, utc_now
+from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import EngineExists, EngineNotFound
 from hal0.tables import engines
 
@@ -28,11 +28,35 @@ class EngineRow:
     last_health_at: datetime | None
     last_error: Mapping[str, Any] | None
     created_at: datetime
+    seen: Mapping[str, Any] | None
+    scanned_boot: str | None
+    scanned_ms: int | None
+    unreachable_boot: str | None
+    unreachable_ms: int | None
 
     @property
     def key_path(self) -> Path | None:
         """Where its API key is."""
         return None if self.key_file is None else Path(self.key_file)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether it answered this boot, and the last time that it was asked."""
+        return self.healthy_boot_id == boot_id() and self.last_error is None
+
+    @property
+    def away_ms(self) -> int | None:
+        """Since how many milliseconds nobody is there; None = it was there when last asked."""
+        if self.unreachable_ms is None or self.unreachable_boot != boot_id():
+            return None
+        return monotonic_ms() - self.unreachable_ms
+
+    @property
+    def unscanned_ms(self) -> int | None:
+        """How many milliseconds ago a scan got its list; None = never on this boot."""
+        if self.scanned_ms is None or self.scanned_boot != boot_id():
+            return None
+        return monotonic_ms() - self.scanned_ms
 
 
 def _row(row: Any) -> EngineRow:
@@ -78,11 +102,48 @@ def note_health(tx: Connection, engine_id: int, process: str | None) -> None:
         update(engines)
         .where(engines.c.id == engine_id)
         .values(
-            process=process, healthy_boot_id=boot_id(), last_health_at=utc_now(), last_error=None
+            process=process,
+            healthy_boot_id=boot_id(),
+            last_health_at=utc_now(),
+            last_error=None,
+            unreachable_boot=None,
+            unreachable_ms=None,
         )
     )
 
 
 def note_failure(tx: Connection, engine_id: int, error: Mapping[str, Any]) -> None:
-    """Remember why the engine did not answer."""
+    """Remember why the engine did not answer; it may be there all the same."""
     tx.execute(update(engines).where(engines.c.id == engine_id).values(last_error=dict(error)))
+
+
+def note_absence(tx: Connection, engine_id: int, error: Mapping[str, Any]) -> None:
+    """Remember that nobody is there, and since when: since the first time in a row."""
+    note_failure(tx, engine_id, error)
+    tx.execute(
+        update(engines)
+        .where(
+            engines.c.id == engine_id,
+            engines.c.unreachable_ms.is_(None) | (engines.c.unreachable_boot != boot_id()),
+        )
+        .values(unreachable_boot=boot_id(), unreachable_ms=monotonic_ms())
+    )
+
+
+def note_presence(tx: Connection, engine_id: int) -> None:
+    """Remember that it is there, though it does not say what it has."""
+    tx.execute(
+        update(engines)
+        .where(engines.c.id == engine_id)
+        .values(unreachable_boot=None, unreachable_ms=None)
+    )
+
+
+def note_scan(tx: Connection, engine: EngineRow, seen: Mapping[str, Any]) -> None:
+    """Remember that a scan got the engine's list, and what the engine said of itself."""
+    changed = {} if engine.seen == seen else {"seen": dict(seen)}
+    tx.execute(
+        update(engines)
+        .where(engines.c.id == engine.id)
+        .values(scanned_boot=boot_id(), scanned_ms=monotonic_ms(), **changed)
+    )

@@ -31,6 +31,7 @@ class Slot:
     idle_after_s: float | None
     unload_after_s: float | None
     load_timeout_s: float | None
+    load_timeout_s_per_gb: float | None
     model_id: int | None
     held_options: Mapping[str, Any] | None
     generation: int
@@ -39,6 +40,7 @@ class Slot:
     engine_process: str | None
     error: Mapping[str, Any] | None
     last_used_at: datetime | None
+    restore: Mapping[str, Any] | None
     unload_job_id: int | None
     unload_attempt: int | None
     unload_process: str | None

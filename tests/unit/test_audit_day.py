@@ -10,12 +10,14 @@ from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.engines.base import EngineHealth
 from hal0.errors import EngineRefused
+from hal0.jobs.incidents import Culprit, record
 from hal0.jobs.ledger import orders
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.reading import Reading
-from hal0.jobs.reconcile import Culprit, mark_lost, reconcile_engine, record_incident
+from hal0.jobs.reconcile import mark_lost
 from hal0.registry.roster import engine_named
 from hal0.slots.queries import slots_of_engine
+from hal0.states import IncidentKind
 from hal0.tables import TIME_FORMAT, chains
 from tests.history import (
     ALICE,
@@ -29,7 +31,7 @@ from tests.history import (
     now,
     retry,
 )
-from tests.ledger import begin_validate, die, end, fail, make_slots, mark_sent
+from tests.ledger import begin_validate, die, end, fail, make_slots, mark_sent, write_reading
 from tests.rows import arrive, ask_load, ask_unload, claim_next, slot_now
 
 
@@ -81,7 +83,7 @@ def lose(db: Database, *, culprit: Culprit | None) -> None:
     reading = Reading(engine, EngineHealth("1-1", ()), before, None)
     with db.write() as tx:
         if culprit is None:
-            reconcile_engine(tx, reading)
+            write_reading(tx, reading)
         else:
             mark_lost(tx, reading, culprit)
 
@@ -235,11 +237,12 @@ def test_each_slot_that_an_incident_moved_is_a_row_and_nobody_asked_for_it(
     held = mark_sent(db, next_job(db, clock))
     clock.tick(1)
     fail(db, held, EngineRefused("no room"))
-    culprit = Culprit(slot_now(db, "evil").id, asked.job_ids[3], "worker", "load_failed")
+    culprit = Culprit(slot_now(db, "evil").id, asked.job_ids[3], IncidentKind.LOAD_FAILED)
     clock.tick(1)
     lose(db, culprit=culprit)
     at = now()
     rows = incidents(db)
+    because_of = f" on account of job {asked.job_ids[3]}"
     assert [(row["moved_slot"], row["from_state"], row["to_state"]) for row in rows] == [
         ("one", "ready", "offline"),
         ("two", "ready", "offline"),
@@ -253,7 +256,7 @@ def test_each_slot_that_an_incident_moved_is_a_row_and_nobody_asked_for_it(
         )
         assert (row["culprit"], row["culprit_model"]) == ("evil", "m-evil")
         assert row["culprit_job_id"] == asked.job_ids[3]
-        assert row["detail"] == "engine default dropped 2 other model(s)"
+        assert row["detail"] == f"engine default dropped 2 models{because_of}"
     what = [row for row in day(db) if row[4] == "evicted_by_engine" or "because" in str(row[3])]
     because = f", because of job {asked.job_ids[3]}"
     assert sorted(what, key=str) == [
@@ -268,7 +271,7 @@ def test_an_incident_tells_when_what_it_moved_had_a_model_again(db: Database, cl
     make_slots(db, "one", "evil")
     ask_load(db, "one")
     load(db, clock)
-    lose(db, culprit=Culprit(slot_now(db, "evil").id, 99, "worker", "load_made_room"))
+    lose(db, culprit=Culprit(slot_now(db, "evil").id, 99, IncidentKind.LOAD_MADE_ROOM))
     ask_load(db, "one")
     load(db, clock)
     back_at = (utc_now() - timedelta(seconds=1)).strftime(TIME_FORMAT)
@@ -283,7 +286,8 @@ def test_an_incident_tells_when_what_it_moved_had_a_model_again(db: Database, cl
 def test_an_incident_that_moved_nothing_is_told_once(db: Database, clock: Clock) -> None:
     make_slots(db, "chat")
     with db.write() as tx:
-        record_incident(tx, 1, Culprit(1, 1, "worker", "late_arrival"), "it came late")
+        late = IncidentKind.LATE_ARRIVAL
+        record(tx, 1, late, "it came late", culprit=Culprit(1, 1, late))
     (row,) = incidents(db)
     assert (row["kind"], row["culprit"], row["detail"]) == ("late_arrival", "chat", "it came late")
     assert (row["moved_slot"], row["transition_id"], row["back_at"]) == (None, None, None)

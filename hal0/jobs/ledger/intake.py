@@ -15,6 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hal0.clock import utc_now
 from hal0.errors import ModelTaken, SlotHasNoModel, SlotPinned
+from hal0.jobs.ledger import breaker
 from hal0.jobs.ledger.cancel import supersede
 from hal0.jobs.ledger.rows import (
     IS_QUEUED,
@@ -92,9 +93,10 @@ def request_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
             desired=Desired.LOADED,
             wanted_model_id=wish.model_id,
             options=dict(wish.options or {}),
+            restore=None,
         )
     )
-    forget_failed_key(tx, slot.id, wish.model_id, wish.options or {})
+    let_through(tx, slot.id, wish.model_id, wish.options or {})
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
         return _deduplicated(tx, same, by)
@@ -115,7 +117,9 @@ def request_unload(
             f"slot {slot.name} is pinned; unload it with even_if_pinned (--even-if-pinned)",
             evidence={"slot": slot.name},
         )
-    tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
+    tx.execute(
+        update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED, restore=None)
+    )
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
         return _deduplicated(tx, same, by)
@@ -138,7 +142,7 @@ def machine_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted | N
     """Load again what a slot lost, if a machine may: None = it may not.
 
     Refused for a slot with unfinished jobs, for one that nobody wants loaded, and for a load that
-    was sent before and failed (ADR-0007).
+    was sent before and failed (ADR-0007). How often a machine may is `ledger.breaker`'s to say.
     """
     assert wish.model_id is not None
     key = load_key(wish.model_id, wish.options or {})
@@ -235,10 +239,27 @@ def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
     )
 
 
+def machine_unload(tx: Connection, slot: Slot, by: By) -> Accepted | None:
+    """Unload what nobody uses, or what should not be there; None = the slot has work.
+
+    What it holds now is what is unloaded: the chain is void when it is used, or loaded anew.
+    """
+    if unfinished_jobs(tx, slot.id):
+        return None
+    guard = (slot.generation, slot.last_used_at)
+    return add_chain(tx, slot, Wish(JobKind.UNLOAD, guard=guard), by)
+
+
+def let_through(tx: Connection, slot_id: int, model_id: int, options: Mapping[str, Any]) -> None:
+    """Lift whatever kept machines from this load: an operator asked for it."""
+    forget_failed_key(tx, slot_id, model_id, options)
+    breaker.forget(tx, slot_id)
+
+
 def forget_failed_key(
     tx: Connection, slot_id: int, model_id: int, options: Mapping[str, Any]
 ) -> None:
-    """Let this load be sent again: an operator asked for it."""
+    """Let this load be sent again."""
     tx.execute(
         delete(failed_keys).where(
             failed_keys.c.slot_id == slot_id,
@@ -252,7 +273,7 @@ def _complete(slot: Slot, wish: Wish) -> Wish:
     model_id = wish.model_id if wish.model_id is not None else slot.wanted_model_id
     if model_id is None:
         raise SlotHasNoModel(
-            f"slot {slot.name} has no model; name one in the request or assign one",
+            f"slot {slot.name} has no model; name one in the request, or `hal0 slot set {slot.name} --model NAME`",
             evidence={"slot": slot.name},
         )
     options = slot.options if wish.options is None else wish.options

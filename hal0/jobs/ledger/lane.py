@@ -14,11 +14,12 @@ from sqlalchemy import Connection, delete, exc, insert, select, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import LaneTaken
+from hal0.jobs.ledger.breaker import count_sent
 from hal0.jobs.ledger.claims import check
-from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.rows import Claim, chain_by_id
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
-from hal0.states import Cause, SlotState
+from hal0.states import Cause, Origin, SlotState
 from hal0.tables import engine_lane, jobs, slots
 
 
@@ -126,8 +127,11 @@ def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
             engine_model=sending.engine_model,
             engine_model_id=held.job.model_id,
             engine_process=sending.process,
+            restore=None,
         )
     )
+    if chain_by_id(tx, held.chain.id).origin is Origin.RESTORE:
+        count_sent(tx, slot.id)
     slot = slot_by_id(tx, slot.id)
     if slot.state is not SlotState.STARTING:
         slot = move(tx, slot, SlotState.STARTING, Cause.CHECKED, held.act)
@@ -154,15 +158,21 @@ def unmark_load(tx: Connection, held: Claim) -> None:
 def mark_unload_sent(tx: Connection, held: Claim, sending: Sending) -> None:
     """Mark the slot and the job: the engine is about to be asked to unload. Needs the fence."""
     _mark_job(tx, held, sending.timeout_s)
+    mark_place(tx, held, sending.process, sending.settle_s)
+
+
+def mark_place(tx: Connection, held: Claim, process: str | None, settle_s: float) -> None:
+    """Mark the slot alone: a load is about to have its place freed. Raises ClaimLost."""
+    slot = check(tx, held)
     tx.execute(
         update(slots)
-        .where(slots.c.id == held.job.slot_id)
+        .where(slots.c.id == slot.id)
         .values(
             unload_job_id=held.job.id,
             unload_attempt=held.job.attempt,
-            unload_process=sending.process,
+            unload_process=process,
             unload_settle_boot=boot_id(),
-            unload_settle_ms=monotonic_ms() + int(sending.settle_s * 1000),
+            unload_settle_ms=monotonic_ms() + int(settle_s * 1000),
         )
     )
 

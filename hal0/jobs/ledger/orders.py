@@ -11,7 +11,7 @@ from hal0.errors import (
     SlotNotFound,
 )
 from hal0.jobs.ledger.cancel import cancel_chain
-from hal0.jobs.ledger.intake import ensure_model_is_free, forget_failed_key, next_position
+from hal0.jobs.ledger.intake import ensure_model_is_free, let_through, next_position
 from hal0.jobs.ledger.rows import (
     By,
     Chain,
@@ -37,7 +37,7 @@ def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
     slot = slot_by_id(tx, job.slot_id)
     if job.state is not JobState.FAILED:
         raise JobNotFailed(
-            f"job {job_id} is {job.state}; only a failed job can be retried",
+            f"job {job_id} is in state {job.state}; only a failed job can be retried",
             evidence={"job_id": job_id, "state": job.state},
         )
     unfinished = unfinished_jobs(tx, slot.id)
@@ -89,7 +89,11 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
         again = jobs.c.step >= min(job.step, JobKind.VALIDATE.step)
         _want_loaded(tx, slot, chain)
     elif chain.goal is JobKind.UNLOAD:
-        tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
+        tx.execute(
+            update(slots)
+            .where(slots.c.id == slot.id)
+            .values(desired=Desired.UNLOADED, restore=None)
+        )
     tx.execute(update(jobs).where(jobs.c.chain_id == chain.id).values(position=position))
     tx.execute(
         update(jobs)
@@ -117,11 +121,16 @@ def _want_loaded(tx: Connection, slot: Slot, chain: Chain) -> None:
     assert chain.model_id is not None
     options = dict(chain.options or {})
     ensure_model_is_free(tx, slot, chain.model_id)
-    forget_failed_key(tx, slot.id, chain.model_id, options)
+    let_through(tx, slot.id, chain.model_id, options)
     tx.execute(
         update(slots)
         .where(slots.c.id == slot.id)
-        .values(desired=Desired.LOADED, wanted_model_id=chain.model_id, options=options)
+        .values(
+            desired=Desired.LOADED,
+            wanted_model_id=chain.model_id,
+            options=options,
+            restore=None,
+        )
     )
 
 
@@ -143,7 +152,7 @@ def cancel(tx: Connection, job_id: int, by: By) -> list[Job]:
     job = job_by_id(tx, job_id)
     if not job.is_unfinished:
         raise JobFinished(
-            f"job {job_id} is {job.state}; there is nothing to cancel",
+            f"job {job_id} is in state {job.state}; there is nothing to cancel",
             evidence={"job_id": job_id, "state": job.state},
         )
     open_jobs = [other for other in jobs_of_chain(tx, job.chain_id) if other.is_unfinished]

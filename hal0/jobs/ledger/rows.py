@@ -133,6 +133,9 @@ _UNFINISHED = union_all(
 ).order_by("position", "step")
 
 
+_AT_WORK = select(jobs.c.slot_id).where(IS_QUEUED).union(select(jobs.c.slot_id).where(IS_RUNNING))
+
+
 def read_job(row: Row[Any]) -> Job:
     """Make a Job of a row that has JOB_COLUMNS."""
     values = dict(row._mapping)
@@ -171,6 +174,11 @@ def jobs_of_chain(tx: Connection, chain_id: int) -> list[Job]:
 def unfinished_jobs(tx: Connection, slot_id: int) -> list[Job]:
     """Return the queued and running jobs of a slot in the order in which they run."""
     return [read_job(row) for row in tx.execute(_UNFINISHED, {"slot_id": slot_id})]
+
+
+def slots_with_work(tx: Connection) -> frozenset[int]:
+    """Return the slots that have a queued or running job."""
+    return frozenset(tx.execute(_AT_WORK).scalars())
 
 
 def by_chain(jobs_in_order: Sequence[Job]) -> list[list[Job]]:

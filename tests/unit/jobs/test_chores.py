@@ -9,7 +9,7 @@ from huey import Huey
 
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
-from hal0.jobs.reconcile import reconcile
+from hal0.jobs.scan import scan_if_due
 from hal0.registry.roster import add_engine
 from hal0.settings import Settings
 from hal0.states import JobKind, SlotState
@@ -50,13 +50,13 @@ def test_a_health_that_hangs_holds_up_one_chore_and_the_next_passes(
     lemond.script(health="hang")
     seen = len(lemond.calls("/v1/health"))
     chores = _due(make_huey(worker.ctx))
-    assert sorted(chores) == ["reconcile", "settle"]
+    assert sorted(chores) == ["scan", "settle"]
     chores["settle"].start()
     with _told_to_stop(worker, chores["settle"]):
         eventually(lambda: len(lemond.calls("/v1/health")) > seen)
         begun_ms = monotonic_ms()
-        chores["reconcile"].start()
-        chores["reconcile"].join(SHORT_MS / 1000)
+        chores["scan"].start()
+        chores["scan"].join(SHORT_MS / 1000)
         assert monotonic_ms() - begun_ms < SHORT_MS, "it waits for the engine too"
         assert chores["settle"].is_alive()
     assert not chores["settle"].is_alive(), "a process that must exit waits for no engine"
@@ -73,8 +73,12 @@ def test_an_engine_with_a_senseless_address_does_not_keep_others_from_being_reco
     ask_load(db)
     worker.work()
     lemond.drop("m-chat")
-    eventually(lambda: reconcile(worker.ctx) == 1)
-    assert slot_now(db).state is SlotState.OFFLINE
+
+    def is_noticed() -> bool:
+        scan_if_due(worker.ctx)
+        return slot_now(db).state is SlotState.OFFLINE
+
+    eventually(is_noticed)
 
 
 def test_a_key_file_that_is_a_fifo_holds_up_nobody(
@@ -86,7 +90,7 @@ def test_a_key_file_that_is_a_fifo_holds_up_nobody(
     with db.write() as tx:
         add_engine(tx, {**row, "settle_s": 1})
     equip(db, "chat")
-    reconcile(worker.ctx)
+    scan_if_due(worker.ctx)
     ask_load(db)
     worker.work()
     assert slot_now(db).state is SlotState.READY

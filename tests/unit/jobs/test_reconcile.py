@@ -7,15 +7,16 @@ from sqlalchemy import select, update
 
 from hal0.db import Database
 from hal0.engines.base import EngineHealth, LoadedModel
+from hal0.jobs.incidents import Culprit
 from hal0.jobs.ledger.lane import Lane, lane_of
 from hal0.jobs.reading import Reading
-from hal0.jobs.reconcile import Culprit, mark_lost, reconcile_engine
+from hal0.jobs.reconcile import mark_lost
 from hal0.registry.roster import engine_named
 from hal0.slots.queries import slots_of_engine
 from hal0.slots.transitions import Act, move
-from hal0.states import Cause, SlotState
+from hal0.states import Cause, IncidentKind, SlotState
 from hal0.tables import incidents, slots
-from tests.ledger import fail, free_lane, history, make_slots, the_lanes, unfinished
+from tests.ledger import fail, free_lane, history, make_slots, the_lanes, unfinished, write_reading
 from tests.rows import ask_load, ask_unload, options, run_load, send_load, slot_now
 
 PROCESS = "1-1"
@@ -34,12 +35,14 @@ def _read(db: Database, *listed: str, process: str | None = PROCESS, **more: Any
 
 def _reconcile(db: Database, reading: Reading) -> int:
     with db.write() as tx:
-        return reconcile_engine(tx, reading)
+        return write_reading(tx, reading)
 
 
-def _mark(db: Database, reading: Reading | None, slot: str, kind: str = "load_failed") -> int:
+def _mark(
+    db: Database, reading: Reading | None, slot: str, kind: IncidentKind = IncidentKind.LOAD_FAILED
+) -> int:
     with db.write() as tx:
-        return mark_lost(tx, reading, Culprit(slot_now(db, slot).id, 4, "worker", kind))
+        return mark_lost(tx, reading, Culprit(slot_now(db, slot).id, 4, kind))
 
 
 def _ready(db: Database, *names: str) -> None:
@@ -195,7 +198,7 @@ def test_all_that_a_load_cost_is_one_incident(db: Database) -> None:
 def test_what_was_dropped_for_a_load_that_succeeded_is_not_brought_back(db: Database) -> None:
     """lru_not_restored"""
     _ready(db, "one", "culprit")
-    assert _mark(db, _read(db, "m-culprit"), "culprit", "load_made_room") == 1
+    assert _mark(db, _read(db, "m-culprit"), "culprit", IncidentKind.LOAD_MADE_ROOM) == 1
     assert history(db, "one")[-1] == "ready>offline evicted_by_engine"
     assert unfinished(db, "one") == []
     assert slot_now(db, "one").desired == "loaded"

@@ -1,49 +1,367 @@
-"""Periodic work: one turn an interval, over all workers."""
+"""A scan against a real server: what is adopted, lost, brought back; what is left alone."""
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 
-from sqlalchemy import update
+import pytest
+from sqlalchemy import select, update
 
 from hal0.db import Database
-from hal0.jobs.scan import is_due
-from hal0.tables import periodic
-from tests.ledger import eventually
+from hal0.engines.options import as_held
+from hal0.jobs.boot import first_act
+from hal0.jobs.restore import restore_of
+from hal0.jobs.scan import scan
+from hal0.states import Desired, SlotState
+from hal0.tables import boots, engines, incidents, periodic, slots
+from tests.fakes.lemond import Lemond
+from tests.ledger import eventually, history, unfinished
+from tests.rows import ask_load, ask_unload, options, slot_now
+from tests.worker import Worker, equip, loads, the_lemond, unloads
+
+MakeWorker = Callable[..., Worker]
+ADOPTED = ["offline>starting checked", "starting>warming load_sent", "warming>ready adopted"]
 
 
-def test_work_is_due_at_once_and_then_not_before_its_interval_is_over(db: Database) -> None:
-    assert is_due(db, "reconcile", 60)
-    assert not is_due(db, "reconcile", 60)
-    assert is_due(db, "prune", 60), "each name has a clock of its own"
+@pytest.fixture
+def worker(make_worker: MakeWorker) -> Worker:
+    return make_worker(engine_grace_s=0.5, load_timeout_s=15)
 
 
-def test_work_is_due_again_when_its_interval_is_over(db: Database) -> None:
-    assert is_due(db, "reconcile", 0.2)
-    assert not is_due(db, "reconcile", 0.2)
-    eventually(lambda: is_due(db, "reconcile", 60), limit_s=5)
+def look(db: Database, worker: Worker) -> int:
+    return scan(worker.ctx, the_lemond(db))
 
 
-def test_work_of_an_earlier_boot_is_due(db: Database) -> None:
-    """After a reboot the monotonic clock begins anew: a far-off turn would never come."""
-    assert is_due(db, "reconcile", 1e6)
+def _loaded(db: Database, worker: Worker, *names: str) -> None:
+    equip(db, *names)
+    for name in names:
+        ask_load(db, name)
+    worker.work()
+    look(db, worker)
+
+
+def _incidents(db: Database) -> list[str]:
+    with db.read() as tx:
+        return list(tx.execute(select(incidents.c.kind).order_by(incidents.c.id)).scalars())
+
+
+def _load_there(lemond: Lemond, model: str, **more: object) -> None:
+    """Load a model in the engine's own app."""
+    body = {"model_name": model, "ctx_size": 4096, **more}
+    lemond.post("/v1/load", body).raise_for_status()
+
+
+# -- adoption --------------------------------------------------------------------------------------
+
+
+def test_what_somebody_loaded_in_the_engine_is_adopted_and_nothing_is_sent(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    equip(db, "chat")
+    _load_there(lemond, "m-chat")
+    sent = len(loads(lemond))
+    assert look(db, worker) == 1
+    assert history(db) == ADOPTED
+    slot = slot_now(db)
+    assert (slot.desired, slot.generation, slot.engine_model) == (Desired.UNLOADED, 1, "m-chat")
+    assert slot.holds(slot.wanted_model_id, slot.options)
+    assert len(loads(lemond)) == sent
+    assert look(db, worker) == 0
+
+
+def test_what_was_loaded_with_other_options_is_held_so_and_a_load_reloads_it(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    equip(db, "chat")
+    _load_there(lemond, "m-chat", ctx_size=512)
+    look(db, worker)
+    assert slot_now(db).state is SlotState.READY
+    assert (slot_now(db).held_options or {})["ctx_size"] == 512
+    ask_load(db)
+    worker.work()
+    assert (slot_now(db).held_options or {})["ctx_size"] == 4096
+
+
+def test_a_model_whose_backend_does_not_answer_is_not_adopted(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """L-5"""
+    equip(db, "chat")
+    _load_there(lemond, "m-chat")
+    lemond.script(models={"m-chat": {"backend": "refuse"}})
+    assert look(db, worker) == 0
+    assert slot_now(db).state is SlotState.OFFLINE
+
+
+def test_another_file_of_the_same_name_is_a_stranger_and_never_touched(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """D16"""
+    equip(db, "chat")
+    lemond.script(models={"m-chat": {"checkpoint": "/elsewhere/m-chat.gguf"}})
+    _load_there(lemond, "m-chat")
+    assert look(db, worker) == 0
+    assert slot_now(db).state is SlotState.OFFLINE
+    assert unloads(lemond) == []
+
+
+def test_a_strangers_model_is_told_and_never_touched(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat")
+    equip(db, "other")
     with db.write() as tx:
-        tx.execute(update(periodic).values(next_boot="another boot"))
-    assert is_due(db, "reconcile", 60)
+        tx.execute(update(slots).where(slots.c.name == "other").values(wanted_model_id=None))
+    _load_there(lemond, "m-other")
+    assert look(db, worker) == 0
+    seen = the_lemond(db).seen or {}
+    assert (seen["strangers"], seen["models"]) == (["m-other"], ["m-chat", "m-other"])
+    assert unloads(lemond) == []
 
 
-def test_of_workers_that_look_at_once_exactly_one_gets_the_turn(db: Database) -> None:
-    """Raced from the first row on, and from an old one."""
-    workers, rounds = 4, 10
-    barrier = threading.Barrier(workers)
+def test_a_load_that_timed_out_is_not_adopted_by_a_machine_but_by_an_operators_load(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(load_timeout_s=0.5)
+    equip(db, "chat")
+    lemond.script(models={"m-chat": {"load": "hang"}})
+    ask_load(db)
+    worker.work()
+    assert (slot_now(db).error or {})["code"] == "preload.load_timeout"
+    lemond.script(models={"m-chat": None})
+    eventually(lambda: unloads(lemond))
+    ask_unload(db)
+    eventually(lambda: worker.work() or slot_now(db).state is SlotState.OFFLINE)
+    _load_there(lemond, "m-chat")
+    assert look(db, worker) == 0
+    sent = len(loads(lemond))
+    ask_load(db)
+    worker.work()
+    assert history(db)[-3:] == ADOPTED
+    assert len(loads(lemond)) == sent
 
-    def look(_: int) -> list[bool]:
-        got = []
-        for turn in range(rounds):
-            barrier.wait(20)
-            got.append(is_due(db, f"work-{turn % 5}", 0.0 if turn < 5 else 60))
-        return got
 
-    with ThreadPoolExecutor(workers) as pool:
-        taken = list(pool.map(look, range(workers)))
-    for turn in range(5, rounds):
-        assert sum(mine[turn] for mine in taken) == 1
+def test_a_load_of_what_is_listed_and_does_not_answer_unloads_it_first_and_is_sent_once(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    equip(db, "chat")
+    _load_there(lemond, "m-chat")
+    lemond.script(models={"m-chat": {"backend": "refuse"}})
+    ask_load(db)
+    worker.work()
+    assert (slot_now(db).error or {})["code"] == "engine.backend_not_answering"
+    assert unloads(lemond)[0] == "m-chat"
+    assert len(loads(lemond)) == 2, "somebody's, and ours"
+    assert slot_now(db).unload_job_id is None
+
+
+# -- losses ----------------------------------------------------------------------------------------
+
+
+def test_what_a_person_unloads_there_stays_unloaded_and_is_adopted_when_they_load_it_again(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat", "other")
+    lemond.post("/v1/unload", {"model_name": "m-chat"}).raise_for_status()
+    assert look(db, worker) == 1
+    assert history(db)[-1] == "ready>offline unloaded_elsewhere"
+    assert (slot_now(db).desired, _incidents(db)) == (Desired.UNLOADED, [])
+    assert unfinished(db) == []
+    _load_there(lemond, "m-chat")
+    look(db, worker)
+    assert history(db)[-3:] == ADOPTED
+    assert slot_now(db, "other").state is SlotState.READY
+
+
+def test_several_that_were_unloaded_there_are_one_incident(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "one", "two", "three")
+    lemond.post("/v1/unload", {})
+    assert look(db, worker) == 3
+    assert _incidents(db) == ["unloaded_elsewhere"]
+    assert {slot_now(db, name).desired for name in ("one", "two", "three")} == {"unloaded"}
+
+
+def test_a_restarted_engine_gets_back_what_is_wanted_the_most_important_first(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "low", "high")
+    with db.write() as tx:
+        tx.execute(update(slots).where(slots.c.name == "high").values(priority=5))
+    lemond.kill()
+    lemond.start()
+    assert look(db, worker) == 2
+    assert _incidents(db) == ["engine_restarted"]
+    assert history(db, "low")[-1] == "ready>offline engine_restarted"
+    before = len(loads(lemond))
+    worker.work()
+    assert loads(lemond)[before:] == ["m-high", "m-low"]
+    assert slot_now(db, "high").state is SlotState.IDLE, "nobody waits for it"
+
+
+def test_what_a_full_engine_dropped_for_another_client_is_marked_and_not_brought_back(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    lemond.script(max_loaded_models=1)
+    _loaded(db, worker, "chat")
+    equip(db, "stranger")
+    _load_there(lemond, "m-stranger")
+    look(db, worker)
+    assert history(db)[-1] == "ready>offline evicted_by_engine"
+    assert (slot_now(db).desired, _incidents(db)) == (Desired.LOADED, ["load_made_room"])
+    look(db, worker)
+    assert unfinished(db) == []
+
+
+@pytest.mark.parametrize("health", ["refuse", "no_list", "garbage"])
+def test_an_engine_that_does_not_say_what_it_has_changes_nothing(
+    db: Database, lemond: Lemond, worker: Worker, health: str
+) -> None:
+    """C8"""
+    _loaded(db, worker, "chat")
+    lemond.drop("m-chat")
+    lemond.script(health=health)
+    assert look(db, worker) == 0
+    assert slot_now(db).state is SlotState.READY
+
+
+# -- an engine that is away ------------------------------------------------------------------------
+
+
+def test_an_engine_that_stays_away_costs_its_slots_and_gives_them_back_when_it_returns(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat", "other")
+    lemond.kill()
+    assert look(db, worker) == 0, "not within its grace"
+    assert slot_now(db).state is SlotState.READY
+    eventually(lambda: look(db, worker) == 2)
+    assert history(db)[-1] == "ready>error engine_lost"
+    error = slot_now(db).error or {}
+    assert error["code"] == "engine.lost"
+    assert lemond.url in error["detail"]
+    assert _incidents(db) == ["engine_lost"], "one, not one a slot"
+    assert look(db, worker) == 0
+    lemond.start()
+    assert look(db, worker) == 2
+    assert history(db)[-1] == "error>offline engine_returned"
+    worker.work()
+    assert slot_now(db).state is SlotState.IDLE
+
+
+def test_an_engine_that_hung_and_goes_on_has_its_models_adopted(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat")
+    with db.write() as tx:
+        tx.execute(update(engines).values(unreachable_boot=None, unreachable_ms=None))
+    lemond.script(health="hang", live="hang")
+    before = len(loads(lemond))
+    eventually(lambda: look(db, worker) == 1, limit_s=60)
+    assert history(db)[-1] == "ready>error engine_lost"
+    lemond.script(health="ok", live="ok")
+    look(db, worker)
+    assert history(db)[-4:] == ["error>offline engine_returned", *ADOPTED]
+    assert len(loads(lemond)) == before
+
+
+def test_a_slow_health_is_not_a_dead_server(
+    db: Database, lemond: Lemond, worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """18 s were seen while a busy model was unloaded; /live decides."""
+    monkeypatch.setattr("hal0.jobs.scan.HEALTH_S", 0.3)
+    _loaded(db, worker, "chat")
+    lemond.script(health="hang")
+    for _ in range(4):
+        assert look(db, worker) == 0
+    assert the_lemond(db).away_ms is None
+    assert slot_now(db).state is SlotState.READY
+
+
+def test_a_load_that_waited_in_vain_for_its_engine_is_made_up_for_when_that_returns(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(engine_wait_s=0)
+    equip(db, "chat")
+    lemond.kill()
+    ask_load(db)
+    worker.work()
+    assert (slot_now(db).error or {})["code"] == "engine.unreachable"
+    lemond.start()
+    look(db, worker)
+    worker.work()
+    assert slot_now(db).state is SlotState.IDLE
+
+
+# -- boot ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rebooted(db: Database, lemond: Lemond, worker: Worker) -> Worker:
+    """The host was started again with two slots loaded, one that is not wanted, and no engine."""
+    _loaded(db, worker, "chat", "other", "unwanted")
+    ask_unload(db, "unwanted")
+    worker.work()
+    lemond.kill()
+    first_act(db, "worker")
+    with db.write() as tx:
+        tx.execute(update(boots).values(boot_id="another boot"))
+        tx.execute(periodic.delete())
+        tx.execute(update(slots).where(slots.c.name == "other").values(priority=1))
+    assert first_act(db, "worker") == 2
+    return worker
+
+
+def test_after_a_reboot_what_is_wanted_is_loaded_once_the_engine_is_well(
+    db: Database, lemond: Lemond, rebooted: Worker
+) -> None:
+    """D14"""
+    assert history(db)[-1] == "ready>offline host_rebooted"
+    assert unfinished(db) == []
+    assert look(db, rebooted) == 0, "no engine yet"
+    assert unfinished(db) == []
+    lemond.start()
+    before = len(loads(lemond))
+    assert look(db, rebooted) == 2
+    rebooted.work()
+    assert loads(lemond)[before:] == ["m-other", "m-chat"]
+    assert slot_now(db, "unwanted").state is SlotState.OFFLINE
+
+
+def test_after_a_reboot_what_the_engine_has_already_is_adopted(
+    db: Database, lemond: Lemond, rebooted: Worker
+) -> None:
+    """D14: in any order of engine, API, worker."""
+    lemond.start()
+    _load_there(lemond, "m-chat")
+    before = len(loads(lemond))
+    look(db, rebooted)
+    rebooted.work()
+    assert history(db)[-3:] == ADOPTED
+    assert loads(lemond)[before:] == ["m-other"]
+    assert restore_of(slot_now(db)) is None
+
+
+def test_two_slots_and_room_for_one_settle(db: Database, lemond: Lemond, worker: Worker) -> None:
+    """Two slots that evict each other for ever would load for ever."""
+    lemond.script(max_loaded_models=1)
+    _loaded(db, worker, "one", "two")
+    assert _incidents(db) == ["load_made_room"]
+    lemond.kill()
+    lemond.start()
+    lemond.script(max_loaded_models=1)
+    before = len(loads(lemond))
+    for _ in range(6):
+        look(db, worker)
+        worker.work()
+    assert loads(lemond)[before:] == ["m-two"]
+    states = {name: slot_now(db, name).state for name in ("one", "two")}
+    assert states == {"one": SlotState.OFFLINE, "two": SlotState.IDLE}
+
+
+def test_wishes_are_no_ones_options() -> None:
+    """What the slot leaves to the engine is as wanted, and so is what an engine does not tell."""
+    wanted = options({"llamacpp_args": "--threads 4"})
+    listed = {"ctx_size": 512, "llamacpp_backend": "cpu", "llamacpp_args": "--threads  4"}
+    assert as_held(wanted, listed) == {**wanted, "ctx_size": 512}
+    assert as_held(wanted, {}) == wanted
+    assert as_held({}, listed) == {}

@@ -1,0 +1,41 @@
+"""How a load frees its place of a model that the engine lists and that does not answer.
+
+The request is marked on the slot like any unload, so that no load of the slot is claimed while the
+engine may still carry it out, whatever becomes of this process.
+"""
+
+from hal0.clock import monotonic_ms
+from hal0.errors import EngineBadAnswer, EngineTimeout, UnloadTimeout
+from hal0.jobs.context import Body, Context
+from hal0.jobs.engine_room import Stopping
+from hal0.jobs.engine_wait import Ended, await_answer
+from hal0.jobs.ledger.lane import clear_unload_mark, mark_place
+from hal0.jobs.settle import watch_late_unload
+from hal0.registry.roster import EngineRow
+
+
+def make_place(ctx: Context, body: Body, engine: EngineRow, name: str) -> None:
+    """Unload `name`, the engine's word for it; returns when it is unloaded.
+
+    Raises Stopping, UnloadTimeout, or what the engine answered: EngineError.
+    """
+    held, limit_s = body.held, ctx.settings.unload_timeout_s
+    ctx.commit(lambda tx: mark_place(tx, held, engine.process, engine.settle_s))
+    answer = ctx.engines.begin(engine, lambda e: e.unload(name, lambda: None))
+    ended = await_answer(ctx, body, answer, monotonic_ms() + int(limit_s * 1000))
+    if ended is Ended.ANSWERED:
+        error = answer.exception()
+        if not isinstance(error, (EngineBadAnswer, EngineTimeout)):  # else it may be on its way
+            slot_id, job = held.job.slot_id, held.job
+            ctx.commit(lambda tx: clear_unload_mark(tx, slot_id, job.id, job.attempt))
+        if error is not None:
+            raise error
+        return
+    if ended is not Ended.DEADLINE:
+        raise Stopping
+    watch_late_unload(ctx, held, answer)
+    raise UnloadTimeout(
+        f"engine {engine.name} lists {name}, which does not answer, and did not unload it within "
+        f"{limit_s:g} s: restart the engine, then retry job {held.job.id}",
+        evidence={"limit_s": limit_s, "engine": engine.name},
+    )

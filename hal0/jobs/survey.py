@@ -1,0 +1,103 @@
+"""An engine's list laid beside its slots: which entry is whose, which is nobody's; writes nothing.
+
+One picture of all slots of an engine, in a handful of queries however many they are. What is done
+about it is in `jobs.reconcile` and `jobs.idle_scan`.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, select
+
+from hal0.engines.base import LoadedModel
+from hal0.jobs.ledger.rows import slots_with_work
+from hal0.jobs.reading import Reading
+from hal0.registry.catalog import MainFile, main_files
+from hal0.slots.queries import Slot, slots_of_engine
+from hal0.tables import failed_keys, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A slot and the entry of its model; `is_listed` also when several entries may be it."""
+
+    slot: Slot
+    entry: LoadedModel | None
+    is_listed: bool
+    is_its_file: bool
+    """Whether the entry is certainly of the slot's model: by its file, where the engine says it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What an engine has and what its slots say, at one reading."""
+
+    reading: Reading
+    pairs: Sequence[Pair]
+    strangers: tuple[str, ...]
+    """Models in the engine that belong to no slot, by the engine's names for them."""
+    at_work: frozenset[int]
+    """Slots with an unfinished job: machines leave them alone."""
+
+    @property
+    def undisturbed(self) -> list[Pair]:
+        """Slots that a machine may touch: they have not moved since the reading, nor have work."""
+        before = self.reading.before
+        return [
+            pair
+            for pair in self.pairs
+            if pair.slot.id not in self.at_work
+            and before.get(pair.slot.id) == pair.slot.last_transition_id
+        ]
+
+
+def survey(tx: Connection, reading: Reading) -> Survey:
+    """Lay the list of a reading beside the slots of its engine; the reading must have a list."""
+    assert reading.health.models is not None
+    of_engine = slots_of_engine(tx, reading.engine.id)
+    model_of = {slot.id: _model_of(slot) for slot in of_engine}
+    files = main_files(tx, {model for model in model_of.values() if model is not None})
+    listed = _Listed(reading.health.models)
+    pairs = [listed.pair(slot, files.get(model_of[slot.id] or 0)) for slot in of_engine]
+    owned = {id(pair.entry) for pair in pairs if pair.entry is not None}
+    strangers = sorted(entry.name for entry in reading.health.models if id(entry) not in owned)
+    return Survey(reading, pairs, tuple(strangers), slots_with_work(tx))
+
+
+def _model_of(slot: Slot) -> int | None:
+    """Return the model by which an entry would be this slot's: what it holds, else wants."""
+    return slot.model_id if slot.model_id is not None else slot.wanted_model_id
+
+
+class _Listed:
+    """The entries of a list by file and by name."""
+
+    def __init__(self, models: Sequence[LoadedModel]) -> None:
+        self._by_file: dict[str, LoadedModel] = {}
+        self._by_name: Mapping[str, list[LoadedModel]] = defaultdict(list)
+        for model in models:
+            if model.checkpoint is not None:
+                self._by_file.setdefault(model.checkpoint, model)
+            self._by_name[model.name].append(model)
+
+    def pair(self, slot: Slot, file: MainFile | None) -> Pair:
+        """Find a slot's entry: by the file first, then the only one of its names."""
+        of_file = None if file is None else self._by_file.get(str(file.path))
+        if of_file is not None:
+            return Pair(slot, of_file, is_listed=True, is_its_file=True)
+        names = {slot.engine_model, None if file is None else file.model} - {None}
+        named = [entry for name in names for entry in self._by_name.get(name or "", ())]
+        if len(named) != 1:
+            return Pair(slot, None, is_listed=bool(named), is_its_file=False)
+        return Pair(slot, named[0], is_listed=True, is_its_file=named[0].checkpoint is None)
+
+
+def timed_out(tx: Connection, slot_id: int) -> bool:
+    """Whether a load of this slot that was sent passed its deadline, and nobody asked again."""
+    late = (
+        select(jobs.c.error)
+        .join(failed_keys, failed_keys.c.job_id == jobs.c.id)
+        .where(failed_keys.c.slot_id == slot_id)
+    )
+    return any((row.error or {}).get("code") == "preload.load_timeout" for row in tx.execute(late))

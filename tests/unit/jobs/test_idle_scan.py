@@ -1,0 +1,312 @@
+"""What a scan writes of use: demotions, unloads, windows; by the rows and an engine's words."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, event, insert, update
+
+from hal0.clock import utc_now
+from hal0.db import Database
+from hal0.engines.base import EngineHealth, LoadedModel
+from hal0.jobs.reading import Reading
+from hal0.jobs.scan import act_upon
+from hal0.registry.roster import engine_named
+from hal0.settings import Settings
+from hal0.slots.queries import slots_of_engine
+from hal0.states import Desired, JobKind, SlotState
+from hal0.tables import engines, idle_windows, leases, slots
+from tests.ledger import history, job, make_slots, unfinished
+from tests.machine.clock import Clock
+from tests.rows import ask_load, options, run_load, slot_now
+from tests.worker import Worker
+
+PROCESS = "1-1"
+"""The process that `send_load` says it sent to."""
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    with Clock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def scanner(db: Database, settings: Settings, clock: Clock) -> Iterator["Scanner"]:
+    worker = Worker(db, settings)
+    yield Scanner(worker, clock)
+    worker.close()
+
+
+class Scanner:
+    """An engine as it would be read, and the scans of one worker."""
+
+    def __init__(self, worker: Worker, clock: Clock) -> None:
+        self.ctx, self.db, self.clock = worker.ctx, worker.db, clock
+        self.models: dict[str, LoadedModel] = {}
+
+    def load(self, *names: str, **values: Any) -> None:
+        """Make slots with loaded models: `m-<name>`."""
+        make_slots(self.db, *names)
+        for name in names:
+            ask_load(self.db, name)
+            run_load(self.db)
+            self.models[name] = LoadedModel(f"m-{name}", last_use="100", busy=False)
+        self.set_up(**values)
+
+    def set_up(self, **values: Any) -> None:
+        """Set every slot up so."""
+        if values:
+            with self.db.write() as tx:
+                tx.execute(update(slots).values(**values))
+
+    def says(self, name: str, **values: Any) -> None:
+        """Let the engine say other things of a model from now on."""
+        self.models[name] = replace(self.models[name], **values)
+
+    def scan(self) -> int:
+        """Look at the engine now."""
+        with self.db.read() as tx:
+            engine = engine_named(tx, "default")
+            before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        health = EngineHealth(PROCESS, tuple(self.models.values()))
+        return act_upon(self.ctx, Reading(engine, health, before))
+
+    def scan_for(self, seconds: float, every_s: float = 30) -> None:
+        """Scan every half minute for so long."""
+        for _ in range(int(seconds / every_s)):
+            self.clock.tick(int(every_s * 1000))
+            self.scan()
+
+    def state(self, name: str = "chat") -> SlotState:
+        """Read a slot's state."""
+        return slot_now(self.db, name).state
+
+
+def test_an_unused_model_becomes_idle_and_then_one_unload_is_asked_for(scanner: Scanner) -> None:
+    """C3"""
+    scanner.load("chat")
+    scanner.scan()
+    scanner.scan_for(270)
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(30)
+    assert history(scanner.db)[-1] == "ready>idle demoted"
+    scanner.scan_for(120)
+    (unload,) = unfinished(scanner.db)
+    assert job(scanner.db, unload).kind is JobKind.UNLOAD
+    assert scanner.state() is SlotState.IDLE, "the job unloads it"
+
+
+def test_a_use_past_hal0_restarts_the_window_wakes_the_slot_and_is_its_last_use(
+    scanner: Scanner,
+) -> None:
+    """C4"""
+    scanner.load("chat")
+    scanner.scan_for(330)
+    assert scanner.state() is SlotState.IDLE
+    scanner.says("chat", last_use="200")
+    scanner.scan_for(30)
+    assert history(scanner.db)[-1] == "idle>ready used_elsewhere"
+    assert slot_now(scanner.db).last_used_at == utc_now()
+    scanner.scan_for(270)
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(30)
+    assert scanner.state() is SlotState.IDLE
+
+
+def test_a_long_stream_past_hal0_keeps_it_and_its_end_is_the_last_use(scanner: Scanner) -> None:
+    """C14"""
+    scanner.load("chat")
+    scanner.scan()
+    scanner.says("chat", last_use="200", busy=True)
+    scanner.scan_for(600)
+    assert scanner.state() is SlotState.READY
+    scanner.says("chat", busy=False)
+    scanner.scan_for(30)
+    assert slot_now(scanner.db).last_used_at == utc_now()
+    scanner.scan_for(270)
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(30)
+    assert scanner.state() is SlotState.IDLE
+
+
+def test_a_lease_keeps_it_and_so_does_a_request_that_has_ended(scanner: Scanner) -> None:
+    """A9, A10: an hour in flight; the dispatcher stamps the end."""
+    scanner.load("chat")
+    slot = slot_now(scanner.db)
+    lease = {"slot_id": slot.id, "generation": slot.generation, "owner_id": "api", "in_flight": 1}
+    with scanner.db.soft() as tx:
+        tx.execute(insert(leases), {**lease, "at": utc_now()})
+    scanner.scan_for(3600)
+    assert scanner.state() is SlotState.READY
+    with scanner.db.soft() as tx:
+        tx.execute(delete(leases))
+        tx.execute(update(slots).values(last_used_at=utc_now()))
+    scanner.scan_for(300)
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(30)
+    assert scanner.state() is SlotState.IDLE
+
+
+@pytest.mark.parametrize("hours", [1, -1])
+def test_a_clock_that_is_set_makes_nothing_idle_early_and_keeps_nothing_for_ever(
+    scanner: Scanner, hours: int
+) -> None:
+    """C10"""
+    scanner.load("chat")
+    scanner.scan_for(150)
+    scanner.clock.step(hours * 3600)
+    scanner.scan_for(120)
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(60)
+    assert scanner.state() is SlotState.IDLE
+
+
+def test_after_an_hour_without_a_worker_windows_begin_anew(scanner: Scanner) -> None:
+    """C15"""
+    scanner.load("chat")
+    scanner.scan_for(300)
+    scanner.clock.tick(3_600_000)
+    scanner.scan()
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(270)
+    assert scanner.state() is SlotState.READY
+    scanner.scan_for(30)
+    assert scanner.state() is SlotState.IDLE
+
+
+def test_windows_of_another_boot_begin_anew(scanner: Scanner) -> None:
+    scanner.load("chat")
+    scanner.scan_for(330)
+    with scanner.db.soft() as tx:
+        tx.execute(update(idle_windows).values(since_boot="another boot", since_ms=0))
+        tx.execute(update(engines).values(scanned_boot="another boot"))
+    scanner.scan_for(30)
+    assert unfinished(scanner.db) == []
+
+
+def test_another_worker_goes_on_where_the_last_one_stopped(
+    scanner: Scanner, settings: Settings
+) -> None:
+    """L-1: what is known of use is in the rows."""
+    scanner.load("chat")
+    scanner.scan_for(270)
+    successor = Worker(scanner.db, settings)
+    scanner.ctx = successor.ctx
+    scanner.scan_for(60)
+    assert scanner.state() is SlotState.IDLE
+    successor.close()
+
+
+def test_an_engine_that_begins_to_count_anew_begins_a_window(scanner: Scanner) -> None:
+    """A smaller last use: the engine, or its host, was started again."""
+    scanner.load("chat")
+    scanner.scan_for(270)
+    scanner.says("chat", last_use="3")
+    scanner.scan_for(270)
+    assert scanner.state() is SlotState.READY
+
+
+@pytest.mark.parametrize("unknown", [{"last_use": None}, {"busy": None}])
+def test_what_the_engine_does_not_say_counts_as_use(
+    scanner: Scanner, unknown: dict[str, None]
+) -> None:
+    """C6"""
+    scanner.load("chat")
+    scanner.says("chat", **unknown)
+    scanner.scan_for(3600)
+    assert scanner.state() is SlotState.READY
+    assert len(history(scanner.db)) == 3, "and nothing flaps"
+
+
+def test_a_model_gone_and_back_with_the_same_number_begins_a_window(scanner: Scanner) -> None:
+    """C5"""
+    scanner.load("chat")
+    scanner.scan_for(270)
+    listed = scanner.models.pop("chat")
+    scanner.scan_for(30)
+    assert history(scanner.db)[-1] == "ready>offline unloaded_elsewhere"
+    ask_load(scanner.db)
+    run_load(scanner.db)
+    scanner.models["chat"] = listed
+    scanner.scan_for(270)
+    assert scanner.state() is SlotState.READY
+
+
+def test_a_pinned_model_is_never_unloaded_by_a_machine(scanner: Scanner) -> None:
+    """C12"""
+    scanner.load("chat", pinned=True)
+    scanner.scan_for(7200)
+    assert scanner.state() is SlotState.IDLE
+    assert unfinished(scanner.db) == []
+
+
+def test_what_nobody_wants_loaded_here_is_not_unloaded_by_a_machine(scanner: Scanner) -> None:
+    """It was loaded in the engine's own app, and adopted."""
+    scanner.load("chat", desired=Desired.UNLOADED)
+    scanner.scan_for(7200)
+    assert unfinished(scanner.db) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "states"),
+    [
+        ({"idle_after_s": 0, "unload_after_s": 0}, (SlotState.READY, 0)),
+        ({"idle_after_s": 60, "unload_after_s": 0}, (SlotState.IDLE, 0)),
+        ({"idle_after_s": 0, "unload_after_s": 60}, (SlotState.READY, 1)),
+        ({"idle_after_s": 86_400, "unload_after_s": 86_430}, (SlotState.READY, 0)),
+    ],
+    ids=["never", "never unloaded", "unloaded from ready", "a day"],
+)
+def test_a_slots_own_times_hold(
+    scanner: Scanner, values: dict[str, float], states: tuple[SlotState, int]
+) -> None:
+    """C7, C13"""
+    scanner.load("chat", **values)
+    scanner.scan_for(7200)
+    assert (scanner.state(), len(unfinished(scanner.db))) == states
+
+
+def test_a_chain_under_way_is_left_alone_however_long_its_slot_was_idle(scanner: Scanner) -> None:
+    """C17"""
+    scanner.load("chat")
+    scanner.scan_for(300)
+    ask_load(scanner.db, options=options({"ctx_size": 512}))
+    asked = unfinished(scanner.db)
+    scanner.scan_for(3600)
+    assert unfinished(scanner.db) == asked
+    assert scanner.state() is SlotState.READY
+
+
+def test_a_look_that_finds_nothing_new_writes_nothing_of_slots(scanner: Scanner) -> None:
+    """One row of the engine is written, however many slots it has."""
+    scanner.load("one", "two", "busy")
+    scanner.says("busy", busy=True)
+    scanner.scan_for(60)
+    statements: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_more: Any) -> None:
+        if not statement.lstrip().upper().startswith(("SELECT", "WITH", "BEGIN", "PRAGMA")):
+            statements.append(statement.split()[1])
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        scanner.scan_for(30)
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    assert statements == ["engines"]
+
+
+def test_of_two_workers_that_saw_the_same_only_one_writes(scanner: Scanner) -> None:
+    scanner.load("chat")
+    scanner.scan()
+    scanner.scan_for(270)
+    scanner.clock.tick(30_000)
+    with scanner.db.read() as tx:
+        engine = engine_named(tx, "default")
+        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+    seen = Reading(engine, EngineHealth(PROCESS, tuple(scanner.models.values())), before)
+    assert act_upon(scanner.ctx, seen) == 1
+    assert act_upon(scanner.ctx, seen) == 0
+    assert history(scanner.db)[3:] == ["ready>idle demoted"]

@@ -1,0 +1,147 @@
+"""A machine's unload gives way to whoever uses the model; any other lets requests end first."""
+
+import pytest
+from sqlalchemy import insert, update
+
+from hal0.clock import utc_now
+from hal0.db import Database
+from hal0.jobs.ledger.intake import machine_unload
+from hal0.jobs.scan import scan_if_due
+from hal0.states import JobKind, SlotState
+from hal0.tables import leases, periodic, slots
+from tests.fakes.lemond import Lemond
+from tests.ledger import IDLE, eventually, history, job, outcomes
+from tests.rows import ask_load, ask_unload, slot_now
+from tests.worker import Worker, equip, unloads
+
+CHAT = {"model": "m-chat", "messages": [{"role": "user", "content": "hello"}]}
+
+
+@pytest.fixture
+def loaded(db: Database, lemond: Lemond, worker: Worker) -> Worker:
+    """A worker whose slot `chat` is loaded, and was looked at once."""
+    equip(db, "chat")
+    ask_load(db)
+    worker.work()
+    scan_if_due(worker.ctx)
+    return worker
+
+
+def _ask(db: Database) -> tuple[int, ...]:
+    with db.write() as tx:
+        accepted = machine_unload(tx, slot_now(db), IDLE)
+    assert accepted is not None
+    return accepted.job_ids
+
+
+def test_what_nobody_uses_is_unloaded_and_stays_so(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    _ask(db)
+    loaded.work()
+    assert history(db)[3:] == ["ready>unloading idle_unload", "unloading>offline unloaded"]
+    assert unloads(lemond) == ["m-chat"]
+    assert slot_now(db).desired == "unloaded"
+
+
+def test_a_request_past_hal0_between_scan_and_unload_wins(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    """C11, C16"""
+    asked = _ask(db)
+    lemond.post("/v1/chat/completions", CHAT).raise_for_status()
+    loaded.work()
+    assert outcomes(db, asked) == ["skipped"]
+    assert unloads(lemond) == []
+    assert slot_now(db).state is SlotState.READY
+    assert slot_now(db).desired == "loaded"
+
+
+def test_a_request_through_hal0_that_has_ended_wins_too(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    asked = _ask(db)
+    with db.soft() as tx:
+        tx.execute(update(slots).values(last_used_at=utc_now()))
+    loaded.work()
+    assert outcomes(db, asked) == ["skipped"]
+
+
+def test_a_request_that_runs_wins_by_its_lease(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    asked = _ask(db)
+    slot = slot_now(db)
+    row = {"slot_id": slot.id, "generation": slot.generation, "owner_id": "api", "in_flight": 1}
+    with db.soft() as tx:
+        tx.execute(insert(leases), {**row, "at": utc_now()})
+    loaded.work()
+    assert outcomes(db, asked) == ["skipped"]
+
+
+@pytest.mark.parametrize("health", ["refuse", "no_list", "garbage"])
+def test_an_engine_that_does_not_say_whether_it_is_used_counts_as_used(
+    db: Database, lemond: Lemond, loaded: Worker, health: str
+) -> None:
+    asked = _ask(db)
+    lemond.script(health=health)
+    loaded.work()
+    assert outcomes(db, asked) == ["skipped"]
+    assert unloads(lemond) == []
+
+
+def test_an_operators_unload_lets_a_request_past_hal0_end_first(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    """While it is unloaded, Lemonade answers nobody: it must not wait in there."""
+    lemond.script(models={"m-chat": {"entry": {"is_busy": True}}})
+    (unload,) = ask_unload(db, drain_timeout_s=20).job_ids
+    loaded.work()
+    assert (job(db, unload).state, job(db, unload).outcome) == ("queued", "deferred")
+    assert unloads(lemond) == []
+    lemond.script(models={"m-chat": None})
+    eventually(lambda: loaded.work() and job(db, unload).state == "succeeded")
+    assert unloads(lemond) == ["m-chat"]
+
+
+def test_a_request_that_does_not_end_fails_the_unload_and_force_does_not_wait(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    lemond.script(models={"m-chat": {"entry": {"is_busy": True}}})
+    (unload,) = ask_unload(db, drain_timeout_s=0).job_ids
+
+    def has_failed() -> bool:
+        loaded.work()
+        return job(db, unload).state == "failed"
+
+    eventually(has_failed)
+    assert (job(db, unload).error or {})["code"] == "slot.drain_timeout"
+    assert slot_now(db).state is SlotState.READY
+    ask_unload(db, force=True)
+    loaded.work()
+    assert slot_now(db).state is SlotState.OFFLINE
+
+
+def test_what_should_not_be_there_is_unloaded_once_by_a_machine(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    """late_unload: an unload that failed leaves its model in the engine."""
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    ask_unload(db)
+    loaded.work()
+    assert slot_now(db).state is SlotState.ERROR
+
+    def look() -> None:
+        with db.write() as tx:
+            tx.execute(periodic.delete())
+        scan_if_due(loaded.ctx)
+
+    look()
+    (again,) = [held.job for held in loaded.work()]
+    assert (again.kind, job(db, again.id).state) == (JobKind.UNLOAD, "failed")
+    look()
+    assert loaded.work() == [], "no machine tries for ever"
+    lemond.script(models={"m-chat": None})
+    ask_unload(db)
+    loaded.work()
+    assert slot_now(db).state is SlotState.OFFLINE

@@ -31,10 +31,12 @@ its `.bad` name."""
 
 ALONE: Final = (
     *("api.enqueued", "queue.claimed", "rescue.requeued"),
-    *("settle.read", "settle.done", "reconcile.done"),
+    *("settle.read", "settle.done", "scan.read", "scan.done", "place.marked", "place.answered"),
 )
-"""`enqueued`, `requeued`, `settle.done`, `reconcile.done`: what the name says is committed.
-`settle.read`: it is known that the engine owes nothing more to a load, and not yet written."""
+"""`enqueued`, `requeued`, `settle.done`, `scan.done`: what the name says is committed.
+`settle.read`: it is known that the engine owes nothing more to a load, and not yet written;
+`scan.read`: an engine's list was read that changes something, and nothing is written.
+`place`: a load unloads first what the engine lists and what does not answer."""
 
 POINTS: Final = frozenset(
     [*ALONE, *(f"{kind}.{step}" for kind, steps in STEPS.items() for step in steps)]

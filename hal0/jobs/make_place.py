@@ -4,6 +4,7 @@ The request is marked on the slot like any unload, so that no load of the slot i
 engine may still carry it out, whatever becomes of this process.
 """
 
+from hal0 import points
 from hal0.clock import monotonic_ms
 from hal0.errors import EngineBadAnswer, EngineTimeout, UnloadTimeout
 from hal0.jobs.context import Body, Context
@@ -21,9 +22,11 @@ def make_place(ctx: Context, body: Body, engine: EngineRow, name: str) -> None:
     """
     held, limit_s = body.held, ctx.settings.unload_timeout_s
     ctx.commit(lambda tx: mark_place(tx, held, engine.process, engine.settle_s))
+    points.reach("place.marked")
     answer = ctx.engines.begin(engine, lambda e: e.unload(name, lambda: None))
     ended = await_answer(ctx, body, answer, monotonic_ms() + int(limit_s * 1000))
     if ended is Ended.ANSWERED:
+        points.reach("place.answered")
         error = answer.exception()
         if not isinstance(error, (EngineBadAnswer, EngineTimeout)):  # else it may be on its way
             slot_id, job = held.job.slot_id, held.job

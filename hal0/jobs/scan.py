@@ -93,7 +93,7 @@ def scan(ctx: Context, engine: EngineRow) -> int:
         return 0
     changed = act_upon(ctx, reading)
     if changed:
-        points.reach("reconcile.done")
+        points.reach("scan.done")
         ctx.ring()
     return changed
 
@@ -126,6 +126,8 @@ def act_upon(ctx: Context, reading: Reading) -> int:
         looked = idle_scan.looks(tx, seen, ctx.settings)
         is_owed = _owes(tx, reading.engine.id)
     serving = _serving(ctx, reading.engine, steps)
+    if steps:
+        points.reach("scan.read")
     changed = 0
     if steps:
         changed += ctx.commit(lambda tx: reconcile.apply(tx, seen, steps, serving))

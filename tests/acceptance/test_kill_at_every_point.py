@@ -26,11 +26,14 @@ CHECKS = [f"validate.{step}" for step in STEPS["validate"]]
 LOADS = [f"load.{step}" for step in STEPS["load"]]
 UNLOADS = [f"unload.{step}" for step in STEPS["unload"]]
 ALONE = ["queue.claimed", "api.enqueued", "rescue.requeued"]
-SETTLING = ["settle.read", "settle.done", "reconcile.done"]
+SETTLING = ["settle.read", "settle.done"]
+SCANS = ["scan.read", "scan.done"]
+PLACES = ["place.marked", "place.answered"]
 
 
 def test_every_declared_point_is_killed_at_by_a_test_of_this_file() -> None:
-    assert sorted(PULLS + CHECKS + LOADS + UNLOADS + ALONE + SETTLING) == sorted(POINTS)
+    ours = [*PULLS, *CHECKS, *LOADS, *UNLOADS, *ALONE, *SETTLING, *SCANS, *PLACES]
+    assert sorted(ours) == sorted(POINTS)
 
 
 def dies(process: "subprocess.Popen[bytes]") -> bool:
@@ -351,27 +354,76 @@ def test_killed_while_a_late_load_is_settled_another_settles_it(
         house.check_audit()
 
 
+@pytest.mark.parametrize("point", SCANS)
 def test_killed_when_a_restarted_engine_was_noticed_the_slot_is_loaded_again_once(
-    tmp_path: Path, lemond: Lemond
+    tmp_path: Path, lemond: Lemond, point: str
 ) -> None:
-    with House(tmp_path, lemond.url, HAL0_RECONCILE_S="0.5") as house:
+    with House(tmp_path, lemond.url, HAL0_SCAN_S="0.5") as house:
         house.start_api()
         house.add_model()
         house.add_slot()
-        armed = house.start_worker("reconcile.done:kill")
+        armed = house.start_worker(f"{point}:kill")
         house.load()
         house.wait_until("ready")
         house.wait_settled()
         lemond.kill()
         lemond.start()
         assert dies(armed)
-        assert house.path_of()[-1] == "offline"
+        assert house.path_of()[-1] == ("offline" if point == "scan.done" else "ready")
         house.start_worker()
         house.wait_until("idle")
         house.wait_settled()
         assert loads_sent(lemond) == 2
         assert house.path_of().count("ready") == 1
+        assert house.sql("SELECT kind FROM incidents") == [("engine_restarted",)]
         house.check_audit()
+
+
+def load_there(house: House, lemond: Lemond) -> None:
+    """Let somebody load the model in the engine's own app, once its file is where that looks."""
+    first = house.start_worker()
+    house.post("/api/v1/slots/chat/pull")
+    house.wait_settled()
+    house.stop(first)
+    lemond.post("/v1/load", {"model_name": "tiny", "by": "its own app"}).raise_for_status()
+
+
+@pytest.mark.parametrize("point", SCANS)
+def test_killed_when_somebodys_model_is_adopted_it_is_adopted_once_and_nothing_is_sent(
+    tmp_path: Path, lemond: Lemond, point: str
+) -> None:
+    with House(tmp_path, lemond.url, HAL0_SCAN_S="0.5") as house:
+        house.start_api()
+        house.add_model()
+        house.add_slot()
+        load_there(house, lemond)
+        assert dies(house.start_worker(f"{point}:kill"))
+        house.start_worker()
+        house.wait_until("ready")
+        assert house.path_of() == ["offline", "starting", "warming", "ready"]
+        assert loads_sent(lemond) == 1, "somebody's"
+
+
+@pytest.mark.parametrize("point", PLACES)
+def test_killed_while_a_place_is_made_free_the_load_is_sent_once(
+    tmp_path: Path, lemond: Lemond, point: str
+) -> None:
+    """Whoever comes next waits until the engine owes no unload of the slot any more."""
+    with House(tmp_path, lemond.url, HAL0_ENGINE_SETTLE_S="4") as house:
+        house.start_api()
+        house.add_model()
+        house.add_slot()
+        load_there(house, lemond)
+        lemond.script(models={"tiny": {"backend": "refuse"}})
+        armed = house.start_worker(f"{point}:kill")
+        house.load()
+        assert dies(armed)
+        lemond.script(models={"tiny": {"backend": "ok"}})
+        house.start_worker()
+        house.wait_until("ready")
+        house.wait_settled()
+        sent = loads_sent(lemond)
+        assert sent == (2 if point == "place.answered" else 1), "else what was there is adopted"
 
 
 @pytest.mark.parametrize("kind", ["pull", "validate"])

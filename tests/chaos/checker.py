@@ -1,4 +1,4 @@
-"""Whether nothing was lost: eight points, read off the database, the client's and the engine's log.
+"""Whether nothing was lost: ten points, read off the database, the client's and the engine's log.
 
     1  every job that a client was told about is there and ended, or is visibly queued; what it was
        told of attempts, changes and slots is what the rows say (`promises.py`)
@@ -9,6 +9,8 @@
     6  a stale owner changes nothing: what an attempt wrote lies between its begin and its end
     7  serving iff a living process holds a lease: not yet, the dispatcher brings leases
     8  a file at its final path is whole: every file that a backend opened had its model's digest
+    9  what an engine lost and is wanted comes back, or the rows say why not (`aftermath.py`)
+    10 each loss belongs to an incident, which names the load that was to blame
 
 Nothing of hal0 is asked or imported; a doctored history of each point is in `test_checker.py`.
 """
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Final
 
+from tests.chaos.aftermath import Aftermath
 from tests.chaos.evidence import Evidence, Row
 from tests.chaos.promises import Promises
 from tests.chaos.reading import Reading, Sent
@@ -44,7 +47,7 @@ class Violation:
 def check(evidence: Evidence, *, is_quiet: bool = True) -> list[Violation]:
     """Return everything that does not hold; `is_quiet` = everything was given the time to end."""
     read = Reading(evidence)
-    look = Checker(read)
+    look, after = Checker(read), Aftermath(read, is_quiet=is_quiet)
     points = {
         1: Promises(read, is_quiet=is_quiet).broken,
         2: look.broken_chains,
@@ -53,6 +56,8 @@ def check(evidence: Evidence, *, is_quiet: bool = True) -> list[Violation]:
         5: look.repeated_loads,
         6: look.stale_writes,
         8: look.torn_files,
+        9: after.unexplained_losses,
+        10: after.nameless_losses,
     }
     return [Violation(point, what) for point, find in points.items() for what in find()]
 

@@ -66,7 +66,10 @@ def _edit(path: Path, edit: Callable[[list[Json]], None]) -> None:
 
 
 def a_job_is_gone(copy: Copy) -> None:
-    job_id = copy.one("SELECT id FROM jobs WHERE kind = 'unload' ORDER BY id DESC LIMIT 1")
+    job_id = copy.one(
+        "SELECT jobs.id FROM jobs JOIN chains ON chains.id = chain_id "
+        "WHERE kind = 'unload' AND origin = 'operator' ORDER BY jobs.id DESC LIMIT 1"
+    )
     copy.sql("DELETE FROM jobs WHERE id = ?", job_id)
     copy.sql("DELETE FROM transitions WHERE job_id = ?", job_id)
     copy.sql("DELETE FROM job_attempts WHERE job_id = ?", job_id)
@@ -118,7 +121,7 @@ def a_change_begins_elsewhere(copy: Copy) -> None:
 
 
 def a_slot_is_elsewhere(copy: Copy) -> None:
-    copy.sql("UPDATE slots SET state = 'idle' WHERE name = 'chat'")
+    copy.sql("UPDATE slots SET state = 'serving' WHERE name = 'chat'")
 
 
 _A_CHECKED = "SELECT min(id) FROM transitions WHERE cause = 'checked'"
@@ -287,6 +290,29 @@ def half_a_file_was_loaded(copy: Copy) -> None:
     copy.edit_calls(edit)
 
 
+# -- 9, 10: what an engine lost --------------------------------------------------------------------
+
+
+def a_loss_is_forgotten(copy: Copy) -> None:
+    copy.sql("UPDATE slots SET desired = 'loaded' WHERE name = 'idle'")
+
+
+def a_wish_is_kept_by_nothing(copy: Copy) -> None:
+    copy.sql("UPDATE slots SET desired = 'loaded', restore = '{}' WHERE name = 'idle'")
+
+
+def a_loss_without_an_incident(copy: Copy) -> None:
+    copy.sql("UPDATE transitions SET incident_id = NULL WHERE cause = 'engine_restarted'")
+
+
+def an_incident_is_gone(copy: Copy) -> None:
+    copy.sql("DELETE FROM incidents")
+
+
+def an_incident_blames_a_load_that_never_was(copy: Copy) -> None:
+    copy.sql("UPDATE incidents SET kind = 'load_failed', job_id = 99")
+
+
 DOCTORS: dict[int, list[Callable[[Copy], None]]] = {
     1: [
         a_job_is_gone,
@@ -313,4 +339,10 @@ DOCTORS: dict[int, list[Callable[[Copy], None]]] = {
     ],
     6: [a_change_came_after_its_attempt, an_attempt_is_missing, a_change_of_no_attempt],
     8: [half_a_file_was_loaded],
+    9: [a_loss_is_forgotten, a_wish_is_kept_by_nothing],
+    10: [
+        a_loss_without_an_incident,
+        an_incident_is_gone,
+        an_incident_blames_a_load_that_never_was,
+    ],
 }

@@ -93,10 +93,14 @@ class Evidence:
         return list(asked.values())
 
     def loads(self) -> list[LoadCall]:
-        """Return every load that the engine was asked for, oldest first."""
+        """Return every load that hal0 asked the engine for, oldest first.
+
+        A test that asks past hal0, as a person in the engine's own app, says so: `"by"`.
+        """
         lines = _lines(self.calls)
         ends = {(x["pid"], x["call"]): x for x in lines if x["phase"] == "end"}
         begins = [x for x in lines if x["phase"] == "begin" and x["path"].endswith("/load")]
+        begins = [x for x in begins if "by" not in x["body"]]
         opened = [x for x in lines if x["phase"] == "opened"]
         return [_load_call(x, ends.get((x["pid"], x["call"])), opened) for x in begins]
 

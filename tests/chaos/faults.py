@@ -12,11 +12,13 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
+
+import httpx
 
 from hal0.clock import utc_now
 from hal0.points import POINTS
@@ -43,11 +45,14 @@ class Faults:
     house: House
     lemond: Lemond
     dice: random.Random
+    models: Sequence[str]
     workers: int
     silence_s: float
     count: Counter[str] = field(default_factory=Counter)
     points: Counter[str] = field(default_factory=Counter)
     deaths: list[Death] = field(default_factory=list)
+    loaded_there: set[str] = field(default_factory=set)
+    """Models that somebody loaded past hal0: nobody need have adopted them."""
     _workers: "dict[subprocess.Popen[bytes], str | None]" = field(default_factory=dict)
     _api: "subprocess.Popen[bytes] | None" = None
 
@@ -73,6 +78,9 @@ class Faults:
             "empty run folder": (8, self._empty_run),
             "failing load": (10, self._fail_a_load),
             "slow loads": (10, self._slow_loads),
+            "load there": (5, self._load_there),
+            "unload there": (4, self._unload_there),
+            "drop a backend": (4, self._drop),
         }
         name = self.dice.choices(list(acts), [weight for weight, _ in acts.values()])[0]
         if acts[name][1]():
@@ -166,6 +174,27 @@ class Faults:
     def _fail_a_load(self) -> bool:
         """Let each model's next load fail, which evicts every model."""
         self.lemond.script(models={"*": {"load_fail": "scripted failure", "load_times": 1}})
+        return True
+
+    def _load_there(self) -> bool:
+        """Load a model in the engine's own app."""
+        model = self.dice.choice(self.models)
+        self.loaded_there.add(model)
+        return self._ask_engine("/v1/load", {"model_name": model, "by": "its own app"})
+
+    def _unload_there(self) -> bool:
+        return self._ask_engine("/v1/unload", {"model_name": self.dice.choice(self.models)})
+
+    def _drop(self) -> bool:
+        """Let a model's backend die: it vanishes from the list."""
+        self.lemond.drop(self.dice.choice(self.models))
+        return True
+
+    def _ask_engine(self, path: str, body: dict[str, str]) -> bool:
+        try:
+            self.lemond.post(path, body, timeout_s=2)
+        except httpx.HTTPError:
+            return False
         return True
 
     def _slow_loads(self) -> bool:

@@ -1,5 +1,6 @@
 """All that a checker reads, once: rows and logs, and which call of the engine came of which row."""
 
+import json
 from collections import defaultdict
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,11 @@ class Sent:
 
     mark: Row
     calls: tuple[LoadCall, ...]
+
+
+def is_adoption(mark: Row) -> bool:
+    """Tell a slot that came to hold what the engine had from one whose load was sent."""
+    return mark["evidence"] is not None and json.loads(mark["evidence"]).get("sent") is False
 
 
 class Reading:
@@ -40,6 +46,9 @@ class Reading:
                 "JOIN model_files ON model_id = models.id AND position = 0"
             )
         }
+        self.incidents = {row["id"]: row for row in evidence.rows("SELECT * FROM incidents")}
+        self.breakers = {row["slot_id"] for row in evidence.rows("SELECT slot_id FROM breakers")}
+        self.failed_keys = {row["slot_id"] for row in evidence.rows("SELECT * FROM failed_keys")}
         self.sent, self.unmarked = self._sent_loads()
 
     def retries(self, chain_id: int) -> int:
@@ -62,7 +71,7 @@ class Reading:
 
     def _sent_loads(self) -> tuple[list[Sent], list[LoadCall]]:
         """Put each call to the newest mark of its model before it; some have none."""
-        marks = [row for row in self.moves if row["cause"] == "load_sent"]
+        marks = [row for row in self.moves if row["cause"] == "load_sent" and not is_adoption(row)]
         calls: dict[int, list[LoadCall]] = defaultdict(list)
         unmarked = []
         for call in self.loads:

@@ -45,7 +45,7 @@ def _incidents(db: Database) -> list[str]:
 
 def _load_there(lemond: Lemond, model: str, **more: object) -> None:
     """Load a model in the engine's own app."""
-    body = {"model_name": model, "ctx_size": 4096, **more}
+    body = {"model_name": model, "by": "its own app", **more}
     lemond.post("/v1/load", body).raise_for_status()
 
 

@@ -11,11 +11,10 @@ from typing import Any, Final
 
 from sqlalchemy import ColumnElement, Connection, exists, select
 
-from hal0.errors import IncidentNotFound
+from hal0.errors import EngineLost, EngineUnreachable, IncidentNotFound
 from hal0.jobs.ledger.breaker import breakers_of
 from hal0.jobs.outlook import hindrance
 from hal0.jobs.queries import MAX_ID, first_unfinished
-from hal0.jobs.reconcile import ABSENCES
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.spec import load_key
 from hal0.states import Desired, IncidentKind, SlotState
@@ -192,10 +191,10 @@ class _Away:
         slot = self._slots[slot_id]
         if slot_id in self._deleted:
             return "the slot was deleted"
-        if slot_id in self._at_work:
-            return f"job {self._at_work[slot_id]} is under way"
         if slot.desired is Desired.UNLOADED:
             return "nobody wants it loaded any more"
+        if slot_id in self._at_work:
+            return f"job {self._at_work[slot_id]} is under way"
         if slot.state is SlotState.ERROR:
             return _of_error(slot)
         return self._of_machines(slot, kind)
@@ -217,6 +216,6 @@ class _Away:
 
 def _of_error(slot: Slot) -> str:
     error = slot.error or {}
-    if error.get("code") in ABSENCES:
+    if error.get("code") in (EngineLost.code, EngineUnreachable.code):
         return "its engine does not answer; when it does, the slot comes back by itself"
     return f"job {error.get('job_id')} failed: {error.get('code')}; see `hal0 job show`"

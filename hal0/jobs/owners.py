@@ -60,8 +60,8 @@ class Owner:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return lock
 
-    def register(self, tx: Connection) -> None:
-        """Insert this owner's row."""
+    def register(self, tx: Connection, beat_s: float | None = None) -> None:
+        """Insert this owner's row; `beat_s` is how often its jobs beat, by its own settings."""
         row, now = self.row, utc_now()
         tx.execute(
             insert(owners).values(
@@ -72,6 +72,7 @@ class Owner:
                 pid_start=row.pid_start,
                 started_at=now,
                 seen_at=now,
+                beat_s=beat_s,
             )
         )
 

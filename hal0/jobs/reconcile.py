@@ -2,9 +2,11 @@
 
     there, and offline here       adopted, when it is certainly this slot's file and answers
     there, and in error here      a machine unloads what the engine was told to load, once
+    there with other options      held with those: somebody reloaded it
     not there, and loaded here    offline, with its cause; what a failed load or a restart cost is
                                   loaded again, what a person unloaded stays unloaded
-    nobody there for too long     every loaded slot in error, `engine_lost`; back by itself
+    nobody there for too long     every loaded slot in error, `engine_lost`; back by itself, as is
+                                  a slot whose job gave up waiting for the engine
 
 Written only where nothing has moved since the list was read. A slot with an unfinished job is left
 to it, and an engine with a load in its lane to whoever settles that. A list that is missing is
@@ -21,7 +23,7 @@ from sqlalchemy import Connection, update
 from hal0.clock import utc_now
 from hal0.engines.base import LoadedModel
 from hal0.engines.options import as_held
-from hal0.errors import EngineLost
+from hal0.errors import EngineLost, EngineUnreachable
 from hal0.jobs import incidents
 from hal0.jobs.incidents import Culprit, counted
 from hal0.jobs.ledger.intake import machine_unload
@@ -36,7 +38,7 @@ from hal0.slots.transitions import Act, move
 from hal0.states import Cause, Desired, IncidentKind, Origin, SlotState
 from hal0.tables import slots
 
-ABSENCES: Final = frozenset({"engine.lost", "engine.unreachable"})
+ABSENCES: Final = frozenset({EngineLost.code, EngineUnreachable.code})
 """Errors of a slot that end when the engine answers: nothing was wrong with the model."""
 MACHINE: Final = By("reconcile", origin=Origin.IDLE)
 
@@ -46,6 +48,7 @@ class Finding(Enum):
 
     LOST = auto()
     LISTED = auto()
+    RELOADED = auto()
     LEFT_OVER = auto()
     RETURNED = auto()
 
@@ -147,17 +150,29 @@ def findings(survey: Survey) -> list[Step]:
 def _finding(pair: Pair) -> Step | None:
     slot, entry = pair.slot, pair.entry
     if slot.is_dispatchable:
-        return None if pair.is_listed else Step(Finding.LOST, slot)
+        return _finding_of_loaded(pair)
     ours = entry if pair.is_its_file else None
     if slot.state is SlotState.OFFLINE and ours is not None:
         return Step(Finding.LISTED, slot, ours)
     if slot.state is not SlotState.ERROR or slot.error is None:
         return None
-    if slot.error.get("code") in ABSENCES:
+    code = slot.error.get("code")
+    is_unwanted = code == EngineUnreachable.code and slot.desired is Desired.UNLOADED
+    if code in ABSENCES and not (is_unwanted and entry is not None):
         return Step(Finding.RETURNED, slot, ours)
     if entry is not None and slot.engine_model is not None and "unloaded_by" not in slot.error:
         return Step(Finding.LEFT_OVER, slot, entry)
     return None
+
+
+def _finding_of_loaded(pair: Pair) -> Step | None:
+    slot, entry = pair.slot, pair.entry
+    if not pair.is_listed:
+        return Step(Finding.LOST, slot)
+    held = slot.held_options or {}
+    if entry is None or as_held(held, entry.options) == held:
+        return None
+    return Step(Finding.RELOADED, slot, entry)
 
 
 def apply(
@@ -181,6 +196,8 @@ def apply(
             moved += 1
         elif step.finding is Finding.LEFT_OVER:
             _unload_leftover(tx, step.slot)
+        elif step.finding is Finding.RELOADED and step.entry is not None:
+            _note_options(tx, step.slot, step.entry)
     return moved
 
 
@@ -302,6 +319,12 @@ def _unload_leftover(tx: Connection, slot: Slot) -> None:
     if accepted is not None:
         noted = {**(slot.error or {}), "unloaded_by": accepted.job_ids[-1]}
         tx.execute(update(slots).where(slots.c.id == slot.id).values(error=noted))
+
+
+def _note_options(tx: Connection, slot: Slot, entry: LoadedModel) -> None:
+    """Hold a model with the options that somebody reloaded it with: a load of ours reloads it."""
+    held = as_held(slot.held_options or {}, entry.options)
+    tx.execute(update(slots).where(slots.c.id == slot.id).values(held_options=held))
 
 
 def lose_engine(tx: Connection, engine: EngineRow) -> int:

@@ -2,8 +2,8 @@
 
 Beats are per running job and come only from a process whose body thread lives. An owner whose lock
 is free is dead: its jobs go back to the queue within a second. A job is silent when *we* saw the
-same beat for `silence_s` of our own clock while our own beats were written, so that a locked
-database or a suspended host makes nobody look dead; its owner is killed first, for no fence reaches
+same beat for `silence_s` of our own clock, and for three of its own intervals, while our own beats
+were written, so that a locked database or a suspended host makes nobody look dead; its owner is killed first, for no fence reaches
 a request on a socket, and then it is dead. Rescue is not a retry: an attempt that its worker's
 death ended is no failure, and a load that was sent is never sent again.
 """
@@ -40,6 +40,7 @@ from hal0.jobs.owners import (
     note_seen,
 )
 from hal0.processes import is_stopped
+from hal0.settings import BEATS_MISSED
 from hal0.slots.queries import Slot, living_slots
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, Outcome, SlotState
@@ -210,7 +211,8 @@ def rescue_silent(ctx: Context, watch: Watch) -> None:
     }
     for row in running:
         owner = living.get(row.owner_id)
-        if now - watch.beats[row.id].since_ms < silence_ms or owner is None:
+        its_ms = max(silence_ms, BEATS_MISSED * int((row.beat_s or 0) * 1000))
+        if now - watch.beats[row.id].since_ms < its_ms or owner is None:
             continue
         if owner.id != ctx.owner.id and kill(owner):
             of = {"job_id": row.id, "attempt": row.attempt}
@@ -218,10 +220,11 @@ def rescue_silent(ctx: Context, watch: Watch) -> None:
 
 
 _RUNNING_BEATS = (
-    select(jobs.c.id, jobs.c.attempt, jobs.c.owner_id, job_beats.c.beat)
+    select(jobs.c.id, jobs.c.attempt, jobs.c.owner_id, job_beats.c.beat, owners.c.beat_s)
     .outerjoin(
         job_beats, (job_beats.c.job_id == jobs.c.id) & (job_beats.c.attempt == jobs.c.attempt)
     )
+    .outerjoin(owners, owners.c.id == jobs.c.owner_id)
     .where(IS_RUNNING)
 )
 

@@ -125,7 +125,8 @@ def _ensure_at_rest(tx: Connection, slot: Slot) -> None:
         )
     if slot.state is not SlotState.OFFLINE:
         raise SlotNotOffline(
-            f"slot {slot.name} is in state {slot.state}; unload it before that is changed",
+            f"slot {slot.name} is in state {slot.state}; unload it before it gets another model "
+            "or engine",
             evidence={"slot": slot.name, "state": slot.state},
         )
     _ensure_settled(tx, slot)

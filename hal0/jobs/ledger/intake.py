@@ -273,7 +273,8 @@ def _complete(slot: Slot, wish: Wish) -> Wish:
     model_id = wish.model_id if wish.model_id is not None else slot.wanted_model_id
     if model_id is None:
         raise SlotHasNoModel(
-            f"slot {slot.name} has no model; name one in the request, or `hal0 slot set {slot.name} --model NAME`",
+            f"slot {slot.name} has no model; name one in the request, or "
+            f"`hal0 slot set {slot.name} --model NAME`",
             evidence={"slot": slot.name},
         )
     options = slot.options if wish.options is None else wish.options

@@ -26,7 +26,7 @@ from hal0.jobs.rescue import (
 from hal0.settings import Settings
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, Outcome, SlotState
-from hal0.tables import job_beats
+from hal0.tables import job_beats, owners
 from tests.ledger import (
     begin_pull,
     claim_kind,
@@ -140,6 +140,23 @@ def test_nobody_is_silent_whose_job_beats(
     never(is_dead, for_s=1.2)
 
 
+def test_a_worker_is_judged_by_its_own_interval_between_beats(
+    db: Database, other: subprocess.Popen[str], make_worker: Callable[..., Worker]
+) -> None:
+    """Of two workers with settings of their own, the quicker one kills no healthy one."""
+    worker, watch = make_worker(silence_s=0.4), Watch()
+    with db.write() as tx:
+        tx.execute(owners.update().where(owners.c.id != worker.id).values(beat_s=0.6))
+
+    def is_dead() -> bool:
+        beat(worker.ctx, watch)
+        rescue_silent(worker.ctx, watch)
+        return other.poll() is not None
+
+    never(is_dead, for_s=1.2)
+    eventually(is_dead)
+
+
 def test_who_cannot_write_itself_calls_nobody_silent(
     db: Database, other: subprocess.Popen[str], make_worker: Callable[..., Worker]
 ) -> None:
@@ -244,7 +261,7 @@ def test_a_claim_of_another_boot_is_put_back(db: Database, worker: Worker) -> No
     ask_load(db)
     earlier = "worker-of-an-earlier-boot"
     with db.write() as tx:
-        sql = "INSERT INTO owners VALUES (?, 'worker', 'an earlier boot', 1, 1, ?, ?, NULL)"
+        sql = "INSERT INTO owners VALUES (?, 'worker', 'an earlier boot', 1, 1, ?, ?, NULL, 10)"
         now = "2026-01-02T03:04:05.000000Z"
         tx.exec_driver_sql(sql, (earlier, now, now))
     claim_next(db, earlier)

@@ -80,6 +80,19 @@ def test_what_was_loaded_with_other_options_is_held_so_and_a_load_reloads_it(
     assert (slot_now(db).held_options or {})["ctx_size"] == 4096
 
 
+def test_what_somebody_reloaded_with_other_options_is_not_taken_for_what_was_wanted(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat")
+    _load_there(lemond, "m-chat", ctx_size=512)
+    look(db, worker)
+    assert (slot_now(db).state, len(history(db))) == (SlotState.READY, 3), "no change of state"
+    ask_load(db)
+    worker.work()
+    assert history(db)[3:5] == ["ready>unloading replaced", "unloading>offline unloaded"]
+    assert (slot_now(db).held_options or {})["ctx_size"] == 4096
+
+
 def test_a_model_whose_backend_does_not_answer_is_not_adopted(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:

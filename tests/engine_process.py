@@ -39,7 +39,7 @@ class EngineProcess:
     def environment(self) -> dict[str, str]:
         """Return the settings that it runs with."""
         env = {
-            **os.environ,
+            **{key: value for key, value in os.environ.items() if not key.startswith("HAL0_")},
             "HAL0_HOME": str(self.home),
             "HAL0_MODELS_DIR": str(self.models),
             "HAL0_ENGINE_BIND": f"127.0.0.1:{self.port}",
@@ -74,16 +74,22 @@ class EngineProcess:
         assert self._process is not None
         self._process.terminate()
         try:
-            return self._process.wait(10)
+            self._process.wait(10)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+        return self._ended()
 
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
         self._process.send_signal(signal.SIGKILL)
-        self._process.wait()
+        self._ended()
+
+    def _ended(self) -> int:
+        assert self._process is not None
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        return self._process.wait()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -96,8 +102,6 @@ class EngineProcess:
     ) -> None:
         if self._process is not None:
             self.stop()
-            if self._process.stdout is not None:
-                self._process.stdout.close()
 
     def client(self) -> httpx.Client:
         """Return a client with the key; close it."""

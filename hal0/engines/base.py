@@ -7,7 +7,7 @@ nonsense or a connection that broke after the request was on its way `EngineBadA
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +80,14 @@ class EngineModel:
 
 def checked_name(name: str) -> str:
     """Return the name, or raise ValueError: to unload "" means to Lemonade to unload everything."""
-    given: object = name  # rows and JSON do not know the annotation
-    if not isinstance(given, str) or not given.strip() or not given.isprintable():
+    if not is_name(name):
         raise ValueError(f"{name!r} names no model")
     return name
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Tell whether a model can be called so; rows and JSON do not know an annotation."""
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 class Engine(Protocol):

@@ -3,17 +3,18 @@
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 from hal0.engines.base import Engine
 from hal0.engines.lemonade import LemonadeEngine
+from hal0.engines.llamacpp import LlamaCppEngine
 from hal0.errors import EngineUnauthorized, SettingsError
 from hal0.opening import open_regular
+from hal0.settings import EngineKind
 
 MAX_KEY_BYTES: Final = 4096
 _KEY: Final = re.compile(rb"[ -~]*")
-KINDS: Final = ("embedded", "lemonade")
-"""Both speak Lemonade's wire."""
+KINDS: Final[tuple[str, ...]] = get_args(EngineKind)
 
 
 def connect(kind: str, url: str, key_file: Path | str | None = None) -> Engine:
@@ -24,7 +25,8 @@ def connect(kind: str, url: str, key_file: Path | str | None = None) -> Engine:
     """
     if kind not in KINDS:
         raise SettingsError(f"{kind!r} is no kind of engine; kinds are {', '.join(KINDS)}")
-    return LemonadeEngine(url, key=read_key(key_file))
+    adapter = LlamaCppEngine if kind == "llamacpp" else LemonadeEngine  # embedded speaks its wire
+    return adapter(url, key=read_key(key_file))
 
 
 def read_key(key_file: Path | str | None) -> str | None:

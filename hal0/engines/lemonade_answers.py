@@ -1,58 +1,17 @@
 """What Lemonade's answers mean.
 
-Errors come as `{"error": "text"}`, as `{"error": {"message", "code", …}}` and, from a backend, as
-the latter with other keys; all three are read. In a health body every field may be missing or of
-another type: what is not understood is unknown (None), which nobody may take for "no".
+In a health body every field may be missing or of another type: what is not understood is unknown
+(None), which nobody may take for "no".
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final, TypeGuard
 
-import httpx
+from hal0.engines.base import EngineConfig, LoadedModel
+from hal0.engines.http import int_of, text_of
 
-from hal0.engines.base import LoadedModel
-from hal0.errors import EngineBadAnswer, EngineRefused, EngineUnauthorized
-
-
-def object_of(response: httpx.Response) -> dict[str, Any]:
-    """Return the JSON object of a good answer.
-
-    Raises EngineUnauthorized for a 401, EngineRefused for any other error, EngineBadAnswer for
-    what is no JSON object.
-    """
-    _raise_for_refusal(response)
-    try:
-        body = response.json()
-    except (ValueError, RecursionError) as exc:
-        raise EngineBadAnswer(f"{response.url} answered no JSON: {response.text[:100]!r}") from exc
-    if not isinstance(body, dict):
-        raise EngineBadAnswer(f"{response.url} answered JSON that is no object")
-    if "error" in body:
-        message, code = _error_of(response)
-        raise EngineRefused(f"the engine answered: {message}", evidence={"engine_code": code})
-    return body
-
-
-def _raise_for_refusal(response: httpx.Response) -> None:
-    if response.is_success:
-        return
-    message, code = _error_of(response)
-    evidence = {"http_status": response.status_code, "engine_code": code, "message": message}
-    if response.status_code == 401:
-        raise EngineUnauthorized(f"the engine refuses the key: {message}", evidence=evidence)
-    raise EngineRefused(f"the engine answered {response.status_code}: {message}", evidence=evidence)
-
-
-def _error_of(response: httpx.Response) -> tuple[str, str | None]:
-    """Return message and code of any of the three error shapes, or else the start of the text."""
-    try:
-        error = response.json()["error"]
-    except (ValueError, TypeError, KeyError):
-        return response.text[:300] or response.reason_phrase, None
-    if isinstance(error, dict):
-        code = error.get("code")
-        return str(error.get("message") or error), None if code is None else str(code)
-    return str(error), None
+LONGEST_S: Final = 366 * 86400.0
+"""A limit beyond it is none that a load ever meets."""
 
 
 def models_of(body: Mapping[str, Any]) -> tuple[LoadedModel, ...] | None:
@@ -70,6 +29,18 @@ def limit_of_models(body: Mapping[str, Any]) -> int | None:
     limits = body.get("max_models")
     limit = int_of(limits.get("llm")) if isinstance(limits, dict) else None
     return limit if limit is not None and limit > 0 else None
+
+
+def config_of(body: Mapping[str, Any]) -> EngineConfig:
+    """Return what matters of the configuration; one that says nothing of `auto_evict` has it off.
+
+    `global_timeout` is in seconds.
+    """
+    auto_evict, limit = body.get("auto_evict", False), body.get("global_timeout")
+    return EngineConfig(
+        auto_evict=auto_evict if isinstance(auto_evict, bool) else None,
+        load_limit_s=_seconds_of(limit),
+    )
 
 
 def _model(entry: object) -> LoadedModel | None:
@@ -91,15 +62,9 @@ def _model(entry: object) -> LoadedModel | None:
     )
 
 
-def _is_number(value: object) -> bool:
+def _seconds_of(value: object) -> float | None:
+    return float(value) if _is_number(value) and 0 < value <= LONGEST_S else None
+
+
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def int_of(value: object) -> int | None:
-    """Return a whole number, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def text_of(value: object) -> str | None:
-    """Return a text that is not empty, else None."""
-    return value if isinstance(value, str) and value else None

@@ -31,7 +31,7 @@ def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
 
     Model and options are the chain's own, attempts are kept. Returns the queued jobs. Needs a
     write transaction. Raises JobNotFound, JobNotFailed, JobSuperseded (a chain of the slot is
-    unfinished), ModelTaken, SlotNotFound or ModelNotFound (deleted since).
+    unfinished, or it has another engine now), ModelTaken, SlotNotFound or ModelNotFound (deleted since).
     """
     job = job_by_id(tx, job_id)
     slot = slot_by_id(tx, job.slot_id)
@@ -57,6 +57,12 @@ def _ensure_still_there(tx: Connection, slot: Slot, job: Job) -> None:
     if tx.execute(select(slots.c.deleted_at).where(slots.c.id == slot.id)).scalar_one():
         raise SlotNotFound(
             f"slot {slot.name}, which job {job.id} worked on, was deleted",
+            evidence={"slot": slot.name, "job_id": job.id},
+        )
+    if job.engine_id != slot.engine_id:
+        raise JobSuperseded(
+            f"slot {slot.name} has moved to another engine since job {job.id}; load it anew: "
+            f"`hal0 slot load {slot.name}`",
             evidence={"slot": slot.name, "job_id": job.id},
         )
     model = tx.execute(

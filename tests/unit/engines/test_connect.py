@@ -7,16 +7,18 @@ import pytest
 
 from hal0.engines.connect import KINDS, connect, read_key
 from hal0.engines.lemonade import LemonadeEngine
+from hal0.engines.llamacpp import LlamaCppEngine
 from hal0.errors import EngineUnauthorized, SettingsError
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_has_an_adapter(kind: str) -> None:
-    assert isinstance(connect(kind, "http://127.0.0.1:1"), LemonadeEngine)
+    adapter = LlamaCppEngine if kind == "llamacpp" else LemonadeEngine
+    assert isinstance(connect(kind, "http://127.0.0.1:1"), adapter)
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(SettingsError, match="embedded, lemonade"):
+    with pytest.raises(SettingsError, match="embedded, lemonade, llamacpp"):
         connect("ollama", "http://127.0.0.1:1")
 
 

@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from hal0.engines.base import EngineModel, LoadedModel
-from hal0.engines.lemonade import PROBE_S, LemonadeEngine
+from hal0.engines.http import PROBE_S
+from hal0.engines.lemonade import LemonadeEngine
 from hal0.errors import (
     EngineBadAnswer,
     EngineRefused,

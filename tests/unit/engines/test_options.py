@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hal0.embedded.options import tuning_parser
-from hal0.engines.options import FLAGS, LoadOptions, canonical_args, parse, wire_body
+from hal0.engines.options import FLAGS, LoadOptions, canonical_args, complete, parse, wire_body
 
 
 def test_every_option_goes_over_the_wire_also_when_none_is_given() -> None:
@@ -62,6 +62,24 @@ def test_arguments_in_another_order_are_the_same_options() -> None:
     first = parse({"llamacpp_args": "--mlock  --threads 04"})
     second = parse({"llamacpp_args": ["--threads", "4", "--mlock"]})
     assert first == second == LoadOptions(llamacpp_args="--threads 4 --mlock")
+
+
+@pytest.mark.parametrize("kind", ["embedded", "lemonade"])
+def test_what_is_not_given_is_kept_and_what_is_not_kept_is_the_default(kind: str) -> None:
+    kept = {"ctx_size": 512, "llamacpp_args": "--mlock"}
+    assert complete(kind, {"ctx_size": 1024}, kept) == {
+        "ctx_size": 1024,
+        "llamacpp_backend": None,
+        "llamacpp_args": "--mlock",
+    }
+    with pytest.raises(ValueError, match="ctx_size"):
+        complete(kind, {"ctx_size": 1})
+
+
+def test_a_router_takes_no_options_and_keeps_none() -> None:
+    assert complete("llamacpp", {}, {"ctx_size": 512}) == {}
+    with pytest.raises(ValueError, match="ctx_size was given; set it in the preset"):
+        complete("llamacpp", {"ctx_size": 4096})
 
 
 @given(st.text())

@@ -1,6 +1,7 @@
 """An operator retries a failed job: at the tail, from `validate` on, attempts kept (D3)."""
 
 import pytest
+from sqlalchemy import update
 
 from hal0.db import Database
 from hal0.errors import (
@@ -11,8 +12,11 @@ from hal0.errors import (
 )
 from hal0.jobs.ledger.orders import retry
 from hal0.jobs.ledger.rows import Job
+from hal0.registry.roster import engine_named
 from hal0.states import JobKind, Outcome
+from hal0.tables import slots
 from tests.ledger import (
+    add_far_engine,
     claim_kind,
     end,
     fail,
@@ -53,6 +57,19 @@ def _retry(db: Database, job_id: int) -> list[Job]:
         (JobKind.LOAD, ["succeeded", "queued", "queued", "queued"]),
     ],
 )
+def test_a_job_of_an_engine_that_its_slot_has_left_is_not_run_again(db: Database) -> None:
+    make_slots(db, "chat")
+    add_far_engine(db)
+    asked = ask_load(db)
+    fail(db, send_load(db))
+    with db.write() as tx:
+        far = engine_named(tx, "far")
+        tx.execute(update(slots).values(engine_id=far.id))
+    with pytest.raises(JobSuperseded, match="another engine"), db.write() as tx:
+        retry(tx, asked.job_ids[3], OPERATOR)
+    assert unfinished(db) == []
+
+
 def test_a_retry_runs_validate_and_all_after_it_again(
     db: Database, failing: JobKind, again: list[str]
 ) -> None:

@@ -81,12 +81,17 @@ def recover(plan: Plan) -> list[str]:
         with House(folder, engine.url, **SETTINGS) as house:
             house.start_api()
             house.start_worker()
+            house.wait_for(lambda: house.sql(_OWED) == [(0,)], LIMIT_S)
             house.wait_settled(LIMIT_S)
             return [
                 *unsettled_slots(house),
                 *failed_downloads(house, began),
                 *losses(house.evidence, folder / "home", is_quiet=True),
             ]
+
+
+_OWED: Final = "SELECT count(*) FROM slots WHERE restore IS NOT NULL"
+"""What was loaded when the power went, and is wanted, becomes a chain at the first good health."""
 
 
 def failed_downloads(house: House, began: str) -> Iterator[str]:
@@ -112,13 +117,12 @@ def unsettled_slots(house: House) -> Iterator[str]:
 def is_settled(slot: dict[str, Any]) -> bool:
     """Whether a slot is as it should be, or in an error with a name.
 
-    What was loaded when the power went is offline: nothing loads it again by itself yet.
+    Whether one that is wanted and offline has a reason for it, the checker says (point 9).
     """
     if slot["state"] == "error":
         return slot["error"] is not None
     is_loaded = slot["state"] in {"ready", "idle"}
-    is_as_wanted = is_loaded == (slot["desired"] == "loaded")
-    return is_as_wanted or bool(slot["cause"] == "host_rebooted")
+    return slot["state"] == "offline" or is_loaded == (slot["desired"] == "loaded")
 
 
 def main() -> int:

@@ -5,7 +5,9 @@
         ... lemond.url ... lemond.calls("/v1/load") ... lemond.kill() ... lemond.start()
 
 What can be scripted is in `tests/fakes/lemond/script.py`, how it loads and evicts in `router.py`.
-It listens when `start` returns; a second `start` uses the same port.
+It listens when `start` returns; a second `start` uses the same port. The server itself keeps one
+model of each type, as lemond does; `Lemond` raises that to no limit, as hal0's `lemond.service`
+does: say `max_loaded_models=1` for lemond as its vendor ships it.
 """
 
 import json
@@ -30,12 +32,16 @@ class Lemond:
         *,
         call_log: Path | None = None,
         key: str | None = None,
+        admin_key: str | None = None,
         port: int = 0,
+        max_loaded_models: int = -1,
         script: dict[str, Any] | None = None,
     ) -> None:
         self.models = models
         self.call_log = call_log
         self.key = key
+        self.admin_key = admin_key
+        self.max_loaded_models = max_loaded_models
         self.port = port
         self.url = ""
         self._first_script = script
@@ -53,13 +59,15 @@ class Lemond:
             self._end()  # it died by its script
         command = [sys.executable, "-m", "tests.fakes.lemond"]
         command += ["--models", str(self.models), "--port", str(self.port)]
+        command += ["--max-loaded-models", str(self.max_loaded_models)]
         if self.call_log is not None:
             command += ["--call-log", str(self.call_log)]
         if self._first_script is not None:
             path = self.models.parent / f"lemond-script-{os.getpid()}-{id(self)}.json"
             path.write_text(json.dumps(self._first_script))
             command += ["--script", str(path)]
-        env = {**os.environ, **({"LEMONADE_API_KEY": self.key} if self.key else {})}
+        keys = {"LEMONADE_API_KEY": self.key, "LEMONADE_ADMIN_API_KEY": self.admin_key}
+        env = {**os.environ, **{name: key for name, key in keys.items() if key}}
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=env, stdout=subprocess.PIPE, text=True
         )
@@ -110,18 +118,28 @@ class Lemond:
         httpx.post(f"{self.url}/_script", json=changes).raise_for_status()
 
     def drop(self, *models: str) -> None:
-        """Let the backends of these models die: they vanish from health."""
+        """Kill the backends of these models: they vanish from health, as after `kill -9`."""
         httpx.post(f"{self.url}/_drop", json={"models": models}).raise_for_status()
 
     def state(self) -> dict[str, Any]:
-        """Return `{"loaded": [name…], "loading": name|None, "waiting": n}`."""
+        """Return `{"loaded": [name…], "loading": name|None, "waiting": n, …}`, never blocked.
+
+        All keys are in `control_routes.py`.
+        """
         state: dict[str, Any] = httpx.get(f"{self.url}/_state").raise_for_status().json()
         return state
 
+    def get(self, path: str, timeout_s: float = 30) -> httpx.Response:
+        """Read from the server past hal0, as another client would."""
+        return httpx.get(f"{self.url}{path}", headers=self._headers(), timeout=timeout_s)
+
     def post(self, path: str, body: dict[str, Any], timeout_s: float = 30) -> httpx.Response:
         """Talk to the server past hal0, as another client would."""
-        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
-        return httpx.post(f"{self.url}{path}", json=body, headers=headers, timeout=timeout_s)
+        url = f"{self.url}{path}"
+        return httpx.post(url, json=body, headers=self._headers(), timeout=timeout_s)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def calls(self, path: str | None = None, phase: str = "begin") -> list[dict[str, Any]]:
         """Return the call log so far, oldest first: format in `hal0/embedded/call_log.py`."""

@@ -364,6 +364,8 @@ jobs = Table(
     Index("ix_jobs_cancelled", "id", sqlite_where=text("state = 'cancelled'")),
     Index("ix_jobs_slot_id", "slot_id", "id"),
     Index("ix_jobs_chain_id", "chain_id", "step"),
+    # What the newest pull or validation said of a model, for a page of models.
+    Index("ix_jobs_model_id", "model_id"),
     _one_of("kind", JobKind, "kind"),
     _one_of("state", JobState, "state"),
     CheckConstraint("(state = 'running') = (owner_id IS NOT NULL)", name="running_has_an_owner"),
@@ -419,6 +421,7 @@ owners = Table(
     Column("started_at", UtcTime, nullable=False),
     Column("seen_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
+    Column("beat_s", Float),  # seconds between two of its beats; NULL = not known
     Index("ix_owners_living", "kind", sqlite_where=text("ended_at IS NULL")),
 )
 

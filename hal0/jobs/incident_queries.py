@@ -201,11 +201,9 @@ class _Away:
 
     def _of_machines(self, slot: Slot, kind: IncidentKind) -> str:
         to_do = f"`hal0 slot load {slot.name}` does"
-        kept_away = hindrance(self._breakers.get(slot.id), None)
-        if kept_away is not None:
-            return kept_away
         if slot.restore is not None:
-            return "a machine loads it again at its next look"
+            kept_away = hindrance(self._breakers.get(slot.id), None)
+            return kept_away or "a machine loads it again at its next look"
         if kind is IncidentKind.LOAD_MADE_ROOM:
             return f"no machine brings back what made room for a load that succeeded; {to_do}"
         failed = self._failed.get((slot.id, load_key(slot.wanted_model_id or 0, slot.options)))
@@ -218,4 +216,5 @@ def _of_error(slot: Slot) -> str:
     error = slot.error or {}
     if error.get("code") in (EngineLost.code, EngineUnreachable.code):
         return "its engine does not answer; when it does, the slot comes back by itself"
-    return f"job {error.get('job_id')} failed: {error.get('code')}; see `hal0 job show`"
+    job_id = error.get("job_id")
+    return f"job {job_id} failed: {error.get('code')}; see `hal0 job show {job_id}`"

@@ -2,12 +2,13 @@
 
 An owner is one start of one process: boot, pid, start and a random part, never reused. While it
 lives it holds `flock` on `run/owners/<id>`, which the kernel gives back at death, however sudden.
-When the run folder was emptied, pid and start decide until the owner has made its file again.
+When the run folder was emptied, or cannot be read, pid and start decide.
 """
 
 import fcntl
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -122,8 +123,8 @@ def is_alive(row: OwnerRow, run: Path) -> bool:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 return True
-    except FileNotFoundError:
-        pass  # an emptied run folder, or an owner that went in good order
+    except OSError:
+        pass  # an emptied run folder, one that we may not read, an owner that went in good order
     return start_ticks(row.pid) == row.pid_start
 
 
@@ -133,6 +134,7 @@ def kill(row: OwnerRow) -> bool:
 
 
 def forget_files(run: Path, owner_id: str) -> None:
-    """Take away the lock file and the bell of a dead owner."""
+    """Take away the lock file and the bell of a dead owner, where that can be done."""
     for folder in (FOLDER, "bells"):
-        (run / folder / owner_id).unlink(missing_ok=True)
+        with suppress(OSError):
+            (run / folder / owner_id).unlink()

@@ -17,7 +17,7 @@ from hal0.jobs.context import Context
 from hal0.jobs.ledger.lane import Lane, lane_of
 from hal0.registry.catalog import model_by_id
 from hal0.registry.roster import EngineRow, note_absence, note_failure, note_health
-from hal0.slots.queries import Slot, slots_of_engine
+from hal0.slots.queries import Slot, last_moves
 
 HEALTH_S: Final = 30.0
 QUICK_S: Final = 5.0
@@ -73,7 +73,7 @@ def known_as(
 def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) -> Reading:
     """Note where the slots stand, then read the engine's health. Raises EngineError."""
     with ctx.db.read() as tx:
-        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        before = last_moves(tx, engine.id)
         lane = lane_of(tx, engine.id)
     try:
         health = ctx.engines.ask(engine, lambda e: e.health(), timeout_s)

@@ -83,7 +83,7 @@ class _Listed:
 
     def pair(self, slot: Slot, file: MainFile | None) -> Pair:
         """Find a slot's entry: by the file first, then the only one of its names."""
-        of_file = None if file is None else self._by_file.get(str(file.path))
+        of_file = None if file is None else self._by_file.get(file.path)
         if of_file is not None:
             return Pair(slot, of_file, is_listed=True, is_its_file=True)
         names = {slot.engine_model, None if file is None else file.model} - {None}

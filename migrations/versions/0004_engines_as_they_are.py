@@ -17,6 +17,8 @@ SCHEMA = [
     "ALTER TABLE engines ADD COLUMN unreachable_ms INTEGER",
     "ALTER TABLE slots ADD COLUMN load_timeout_s_per_gb FLOAT",
     "ALTER TABLE slots ADD COLUMN restore JSON",
+    "ALTER TABLE owners ADD COLUMN beat_s FLOAT",
+    "CREATE INDEX ix_jobs_model_id ON jobs (model_id)",
     """
 CREATE TABLE breakers (
     slot_id INTEGER NOT NULL,

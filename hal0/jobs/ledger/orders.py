@@ -31,7 +31,8 @@ def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
 
     Model and options are the chain's own, attempts are kept. Returns the queued jobs. Needs a
     write transaction. Raises JobNotFound, JobNotFailed, JobSuperseded (a chain of the slot is
-    unfinished, or it has another engine now), ModelTaken, SlotNotFound or ModelNotFound (deleted since).
+    unfinished, or it has another engine now), ModelTaken; SlotNotFound or ModelNotFound when it
+    was deleted since.
     """
     job = job_by_id(tx, job_id)
     slot = slot_by_id(tx, job.slot_id)

@@ -57,19 +57,6 @@ def _retry(db: Database, job_id: int) -> list[Job]:
         (JobKind.LOAD, ["succeeded", "queued", "queued", "queued"]),
     ],
 )
-def test_a_job_of_an_engine_that_its_slot_has_left_is_not_run_again(db: Database) -> None:
-    make_slots(db, "chat")
-    add_far_engine(db)
-    asked = ask_load(db)
-    fail(db, send_load(db))
-    with db.write() as tx:
-        far = engine_named(tx, "far")
-        tx.execute(update(slots).values(engine_id=far.id))
-    with pytest.raises(JobSuperseded, match="another engine"), db.write() as tx:
-        retry(tx, asked.job_ids[3], OPERATOR)
-    assert unfinished(db) == []
-
-
 def test_a_retry_runs_validate_and_all_after_it_again(
     db: Database, failing: JobKind, again: list[str]
 ) -> None:
@@ -215,3 +202,16 @@ def test_a_retried_unload_whose_load_was_superseded_loads_nothing(db: Database) 
     _retry(db, unload.job.id)
     assert unfinished(db) == [unload.job.id]
     assert outcomes(db, replaced.job_ids)[-1] == "superseded"
+
+
+def test_a_job_of_an_engine_that_its_slot_has_left_is_not_run_again(db: Database) -> None:
+    make_slots(db, "chat")
+    add_far_engine(db)
+    asked = ask_load(db)
+    fail(db, send_load(db))
+    with db.write() as tx:
+        far = engine_named(tx, "far")
+        tx.execute(update(slots).values(engine_id=far.id))
+    with pytest.raises(JobSuperseded, match="another engine"), db.write() as tx:
+        retry(tx, asked.job_ids[3], OPERATOR)
+    assert unfinished(db) == []

@@ -21,6 +21,7 @@ from hal0.jobs.owners import (
     note_seen,
 )
 from hal0.processes import start_ticks
+from hal0.settings import Settings
 
 
 @pytest.fixture
@@ -84,6 +85,50 @@ def test_an_emptied_run_folder_is_put_right(tmp_path: Path) -> None:
     owner.renew()
     assert lock.exists()
     owner.close()
+
+
+LOOK = """
+import logging, sys
+from dataclasses import replace
+from pathlib import Path
+from hal0.db import Database
+from hal0.jobs.bell import Bell
+from hal0.jobs.context import Context
+from hal0.jobs.owners import Owner, is_alive, living_rows
+from hal0.settings import Settings
+from workers.supervisor import Supervisor
+logging.basicConfig()
+settings = Settings(home=Path(sys.argv[1]))
+db = Database(settings.database)
+mine, other, dead = (Owner(settings.run, "worker") for _ in range(3))
+dead.row = replace(dead.row, pid_start=1)
+with db.write() as tx:
+    for owner in (mine, other, dead):
+        owner.register(tx)
+context = Context(settings, db, mine, Bell(settings.run, mine.id))
+(settings.run / "owners").chmod(0)
+supervisor = Supervisor(context)
+for _ in range(3):
+    supervisor.look()
+with db.read() as tx:
+    assert {row.id for row in living_rows(tx)} == {mine.id, other.id}
+"""
+
+
+def test_a_run_folder_that_cannot_be_read_stops_no_supervisor(
+    db: Database, settings: Settings
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.powerless", "-c", LOOK, str(settings.home)],
+        cwd=Path(__file__).parents[3],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("give the run folder to this user (chown, chmod)") == 1
 
 
 def test_a_stopped_owner_lives_until_it_is_killed(

@@ -14,6 +14,7 @@ from urllib.parse import urlencode, urlsplit
 
 from hal0.cli.exits import Exit, Failure, exit_for
 from hal0.errors import SettingsError
+from hal0.masks import escaped
 from hal0.where import whereabouts
 
 TOKEN: Final = re.compile(rb"[!-~]*")
@@ -36,13 +37,16 @@ class ApiDown(Failure):
 class Refused(Failure):
     """The API answered with a problem."""
 
-    def __init__(self, status: int, problem: Mapping[str, Any]) -> None:
+    def __init__(self, status: int, problem: Mapping[str, Any], *more: str) -> None:
         code, evidence = problem.get("code"), problem.get("evidence") or {}
         super().__init__(
-            (problem.get("detail") or f"the API answered {status}")
-            + (f" [{code}]" if code else ""),
+            escaped(
+                (problem.get("detail") or f"the API answered {status}")
+                + (f" [{code}]" if code else "")
+            ),
             exit_for(status),
-            [f"  {name}: {value}" for name, value in evidence.items() if name != "fields"],
+            [escaped(f"  {name}: {value}") for name, value in evidence.items() if name != "fields"]
+            + [f"  {line}" for line in more],
         )
         self.problem = dict(problem)
 
@@ -53,12 +57,14 @@ class Api:
 
     url: str
     token: str | None = None
+    token_file: Path | None = None
 
     @classmethod
     def from_settings(cls) -> Self:
         """Read where it is, and the token; raises SettingsError."""
         where = whereabouts()
-        return cls(where.url, None if where.token_file is None else _token_in(where.token_file))
+        file = where.token_file
+        return cls(where.url, None if file is None else _token_in(file), file)
 
     def get(self, path: str, **query: object) -> Json:
         """Return the answer to a GET."""
@@ -90,9 +96,22 @@ class Api:
             answer = None
         if not isinstance(answer, dict):
             raise ApiDown(f"what answers at {self.url} is not hal0's API (HTTP {status})")
+        if status == 401:
+            raise Refused(status, answer, self._about_token())
         if status >= 400:
             raise Refused(status, answer)
         return answer
+
+    def _about_token(self) -> str:
+        """Say what this command sent, which the API tells nobody apart."""
+        if self.token_file is None:
+            return "HAL0_TOKEN_FILE is not set, so no token was sent"
+        if self.token is None:
+            return f"HAL0_TOKEN_FILE={self.token_file} is empty, so no token was sent"
+        return (
+            f"the token in HAL0_TOKEN_FILE={self.token_file} was revoked, has ended, or is of "
+            "another home"
+        )
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
         connection, prefix = self._connection()

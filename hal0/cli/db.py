@@ -16,7 +16,7 @@ def db() -> None:
     """The database: upgrade, info."""
 
 
-@db.command()
+@db.command(short_help="Bring it to this version's schema.")
 @json_option
 def upgrade(as_json: bool) -> None:
     """Create the database, or bring it to this version's schema; an older one is copied first."""
@@ -27,8 +27,7 @@ def upgrade(as_json: bool) -> None:
     settings = Settings.load()
     prepare_home(settings)
     before = revision(settings.database)
-    if before is not None and before != REVISION:
-        _refuse_while_owned(settings)
+    ensure_unowned(settings)
     open_database(settings, upgrade=True).close()
     done = {"path": str(settings.database), "before": before, "after": REVISION}
     emit(
@@ -38,11 +37,18 @@ def upgrade(as_json: bool) -> None:
     )
 
 
-def _refuse_while_owned(settings: "Settings") -> None:
-    """Raise Failure while a process that works by the old schema lives."""
-    from hal0.db import Database
-    from hal0.jobs.owners import is_alive, living_rows
+def ensure_unowned(settings: "Settings") -> None:
+    """Raise Failure while a process lives that works by an older schema: it is not to be changed.
 
+    Belongs before each upgrade.
+    """
+    from hal0.db import Database, revision
+    from hal0.jobs.owners import is_alive, living_rows
+    from hal0.tables import REVISION
+
+    before = revision(settings.database)
+    if before is None or before >= REVISION:
+        return
     database = Database(settings.database, settings.busy_timeout_s)
     try:
         with database.read() as tx:

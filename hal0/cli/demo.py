@@ -19,6 +19,7 @@ import click
 from hal0.cli.client import Api, Json, path_of
 from hal0.cli.demo_house import house, packaged_model, program
 from hal0.cli.exits import Exit, Failure
+from hal0.cli.outcome import with_names
 from hal0.cli.processes import Children, Program
 from hal0.cli.show import table
 
@@ -123,7 +124,7 @@ class Demo:
         assert failed is not None
         error = failed["error"]
         must(error["code"] == "preload.checksum_mismatch", f"refused as {error['code']}")
-        where = error["detail"].replace(f"{self.home}/", "")
+        where = with_names(error["detail"], failed).replace(f"{self.home}/", "")
         click.echo(f"refused: {error['code']}\n  {where}")
         must(self.loads_of("copy") == 0, "the engine was asked to load the corrupt file")
         click.echo("POST /v1/load for it in the engine's own log: 0")
@@ -226,7 +227,11 @@ class Demo:
     def expect(self, slot: str, state: str) -> None:
         """Show where a slot is; it must be there."""
         found = self.api.get(path_of("slots", slot))
-        must(found["state"] == state, f"slot {slot} is {found['state']}: {found['error']}")
+        why = found["error"] or {"code": "without an error", "detail": found["cause"]}
+        must(
+            found["state"] == state,
+            f"slot {slot} is in state {found['state']}: {why['code']}: {why['detail']}",
+        )
         click.echo(f"slot {slot} is {state}")
 
     def wait_for(self, what: str, is_so: Callable[[], bool]) -> None:

@@ -13,9 +13,20 @@ from hal0.cli.exits import Exit
 from hal0.cli.findings import Finding, Verdict
 from hal0.cli.show import emit, json_option
 from hal0.errors import SettingsError
+from hal0.masks import escaped
 from hal0.where import home, whereabouts
 
 SIGNS: Final = {"ok": "ok     ", "note": "note   ", "wrong": "WRONG  ", "unknown": "unknown"}
+
+ADVICE: Final = {
+    "db.locked": "end the program that holds it; reading goes on meanwhile",
+    "db.full": "make room on its disk: all goes on by itself",
+    "db.unwritable": "look into the kernel's log (dmesg), and at the rights of the file",
+    "db.older": "run `hal0 db upgrade`",
+    "db.newer": "install the newer hal0",
+    "db.corrupt": "stop hal0, put the file aside and a copy in its place",
+}
+"""What to do about an API that is not ready, by the code that it gives for it."""
 
 
 @click.command()
@@ -26,7 +37,7 @@ def doctor(as_json: bool) -> int:
 
     def show() -> None:
         for one in found:
-            click.echo(f"{SIGNS[one.verdict]}  {one.check}: {one.detail}")
+            click.echo(escaped(f"{SIGNS[one.verdict]}  {one.check}: {one.detail}"))
             if one.to_do:
                 click.echo(f"         → {one.to_do}")
 
@@ -36,28 +47,36 @@ def doctor(as_json: bool) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    from hal0.cli import checks
+    from hal0.cli.checks import database, engines, machine, workers
+    from hal0.db import revision
     from hal0.errors import Hal0Error
     from hal0.settings import Settings
+    from hal0.tables import REVISION
 
-    yield checks.python()
+    yield machine.python()
     try:
         settings = Settings.load()
     except Hal0Error as exc:
         yield Finding("settings", "wrong", exc.detail, "correct the environment or hal0.toml")
         return
     if settings.engine_url is None:
-        yield from checks.embedded_engine()
-    yield checks.home(settings)
+        yield from machine.embedded_engine()
+    yield machine.home(settings)
+    yield machine.models(settings)
     yield from token_file(settings.token_file)
     yield api()
     of_database: list[Callable[[Settings], Iterator[Finding]]] = [
-        checks.database,
-        checks.workers,
-        checks.engines,
+        database.database,
+        database.clock,
+        workers.workers,
+        workers.beats,
+        workers.leftovers,
+        engines.engines,
     ]
     for check in of_database:
         try:
+            if check is not database.database and revision(settings.database) != REVISION:
+                return
             yield from check(settings)
         except Hal0Error as exc:
             yield Finding(check.__name__, "wrong", exc.detail)
@@ -91,7 +110,8 @@ def api() -> Finding:
         verdict: Verdict = "unknown" if "did not answer" in exc.text else "wrong"
         return Finding("api", verdict, exc.text, "start `hal0 up`, or set HAL0_URL to where it is")
     except Refused as exc:
-        return Finding("api", "wrong", exc.text, "restart it")
+        to_do = ADVICE.get(str(exc.problem.get("code")), "look into its log, then restart it")
+        return Finding("api", "wrong", exc.text, to_do)
     except SettingsError as exc:
         return Finding("api", "wrong", exc.detail, "correct it, or unset it")
     return _serves_us(url, ready.get("version"))

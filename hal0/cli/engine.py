@@ -1,12 +1,13 @@
-"""`hal0 engine`: run the embedded engine; `hal0 engine list`: which engines there are."""
+"""`hal0 engine`: run the embedded engine; `hal0 engine add`, `list`, `show`: which there are."""
 
 import os
 import sys
+from collections.abc import Iterator
 
 import click
 
-from hal0.cli.client import Api, path_of
-from hal0.cli.show import clock_of, emit, json_option, table
+from hal0.cli.client import Api, Json, path_of
+from hal0.cli.show import clock_of, emit, facts, json_option, table
 
 
 @click.group(invoke_without_command=True)
@@ -17,20 +18,47 @@ def engine(ctx: click.Context) -> None:
         os.execv(sys.executable, [sys.executable, "-m", "hal0.embedded"])  # noqa: S606
 
 
+@engine.command("add")
+@click.argument("name")
+@click.option("--kind", required=True, metavar="KIND", help="embedded, lemonade or llamacpp.")
+@click.option("--url", required=True, metavar="URL", help="Where it is, without a path.")
+@click.option("--key-file", metavar="FILE", help="A file that workers can read, with its API key.")
+@json_option
+def add_engine(as_json: bool, **given: str | None) -> None:
+    """Make another inference server known."""
+    body = {name: value for name, value in given.items() if value is not None}
+    added = Api.from_settings().post(path_of("engines"), body)
+    emit(
+        added,
+        as_json,
+        lambda: click.echo(f"engine {added['name']} is added; `hal0 doctor` asks it"),
+    )
+
+
 @engine.command("list")
 @json_option
 def list_engines(as_json: bool) -> None:
     """Show the engines that slots can use."""
     engines = list(Api.from_settings().items(path_of("engines")))
-    headers = ["name", "kind", "url", "last answered", "last error"]
-    rows = [
-        [
-            one["name"],
-            one["kind"],
-            one["url"],
-            clock_of(one["last_health_at"]),
-            one["last_error"] and one["last_error"].get("code"),
-        ]
-        for one in engines
-    ]
+    headers = ["name", "kind", "url", "version", "loaded", "strangers", "last answered", "error"]
+    rows = [[*_cells(one)] for one in engines]
     emit({"items": engines}, as_json, lambda: table(headers, rows))
+
+
+def _cells(one: Json) -> Iterator[object]:
+    seen = one["seen"] or {}
+    holds = seen.get("max_models")
+    yield from (one["name"], one["kind"], one["url"], seen.get("version"))
+    yield f"{len(seen['models'])}{f' of {holds}' if holds else ''}" if seen else None
+    yield ", ".join(seen.get("strangers", ())) or None
+    yield clock_of(one["last_health_at"])
+    yield one["last_error"] and one["last_error"].get("code")
+
+
+@engine.command()
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show one engine, and what was last seen of it."""
+    shown = Api.from_settings().get(path_of("engines", name))
+    emit(shown, as_json, lambda: facts(shown))

@@ -7,6 +7,7 @@ import click
 from hal0.cli import follow
 from hal0.cli.client import Api, Json, path_of
 from hal0.cli.exits import Exit
+from hal0.cli.outcome import with_names
 from hal0.cli.show import clock_of, emit, facts, json_option, table
 from hal0.cli.waiting import WaitingCommand, wait_option
 
@@ -42,11 +43,22 @@ def _columns(jobs: list[Json]) -> tuple[list[str], list[list[object]]]:
             one["outcome"],
             one["model"],
             clock_of(one["created_at"]),
-            one["waiting_for"] or (one["error"] and one["error"]["code"]),
+            _about(one),
         ]
         for one in jobs
     ]
     return headers, rows
+
+
+def _about(job: Json) -> str | None:
+    """Return what a queued job waits for, how far a running one is, why one failed."""
+    if job["error"]:
+        return str(job["error"]["code"])
+    at = job["progress"]
+    if job["state"] != "running" or at is None:
+        return job["waiting_for"] and str(job["waiting_for"])
+    done = f" {100 * at['done_bytes'] // at['total_bytes']} %" if at["total_bytes"] else ""
+    return f"{at['phase']}{done}"
 
 
 @job.command()
@@ -55,6 +67,8 @@ def _columns(jobs: list[Json]) -> tuple[list[str], list[list[object]]]:
 def show(job_id: int, as_json: bool) -> None:
     """Show one job with its attempts."""
     shown = Api.from_settings().get(path_of("jobs", job_id))
+    if shown["error"] and not as_json:
+        shown["error"]["detail"] = with_names(shown["error"]["detail"], shown)
     emit(shown, as_json, lambda: facts(shown))
 
 
@@ -97,7 +111,7 @@ def _retry_all(api: Api, body: Json, as_json: bool) -> int:
 
     def show_table() -> None:
         if not done["items"]:
-            click.echo("no slot's newest chain failed so")
+            click.echo("nothing to retry")
             return
         answer = "would be" if body["dry_run"] else "queued again"
         rows = [
@@ -122,5 +136,4 @@ def _retry_all(api: Api, body: Json, as_json: bool) -> int:
 def cancel(job_id: int, as_json: bool) -> None:
     """Cancel a job and the rest of its chain."""
     done = Api.from_settings().post(path_of("jobs", job_id, "cancel"))
-    jobs = ", ".join(map(str, done["jobs"]))
-    emit(done, as_json, lambda: click.echo(f"cancelled: jobs {jobs}"))
+    emit(done, as_json, lambda: click.echo(f"cancelled: {follow.named(done['jobs'])}"))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import click
 
 from hal0.cli.show import size_of
+from hal0.masks import escaped
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -33,14 +34,14 @@ class Lines:
 
     def line(self, text: str) -> None:
         """Print it."""
-        click.echo(text, err=True)
+        click.echo(escaped(text), err=True)
 
     def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
         """Print the text if it is new, or a tenth more of it is done."""
         said = f"{text} ({done * 10 // total * 10} %)" if total else text
         if said != self._last:
             self._last = said
-            click.echo(f"{said} {pace}".rstrip(), err=True)
+            click.echo(escaped(f"{said} {pace}".rstrip()), err=True)
 
 
 class Bar:
@@ -52,11 +53,11 @@ class Bar:
 
     def line(self, text: str) -> None:
         """Print it above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bar.console.print(escaped(text), highlight=False, markup=False)
 
     def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
         """Move the bar."""
-        shown = f"{text} {pace}".rstrip()
+        shown = escaped(f"{text} {pace}".rstrip())
         self._bar.update(self._task, description=shown, completed=done, total=total or None)
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -13,6 +13,8 @@ from hal0.cli.show import clock_of, emit, facts, json_option, size_of, table
 from hal0.registry.names import name_for
 from hal0.registry.sources import Source, checked_source
 from hal0.where import whereabouts
+
+MAGIC: Final = b"GGUF"
 
 
 @click.group()
@@ -58,7 +60,14 @@ def show(name: str, as_json: bool) -> None:
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--name", help="What it is called; default: as its file.")
 @click.option("--mmproj", metavar="SOURCE", help="The projector that belongs to it.")
-@click.option("--format", "file_format", type=click.Choice(["gguf", "other"]), default="gguf")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["gguf", "other"]),
+    default="gguf",
+    show_default=True,
+    help="Whether its header is checked before a load.",
+)
 @click.option("--sha256", metavar="HEX", help="The digest that it must have; of one file.")
 @click.option("--size", "size_bytes", type=click.IntRange(0), help="Its size; of one file.")
 @click.option("--hash", "to_hash", is_flag=True, help="Register the digest that it has now.")
@@ -83,6 +92,8 @@ def add(sources: tuple[str, ...], as_json: bool, **given: Any) -> None:
     local = [Path(file["source"]) for file in files if file["source"].startswith("/")]
     if given["to_hash"] and len(local) < len(files):
         raise click.UsageError("--hash reads files of this machine; a download is hashed anyway")
+    if given["file_format"] == "gguf":
+        _warn_of_others(local)
     copied = given["allow_copy"] or _is_copy_wanted(local)
     for file in files:
         if given["to_hash"]:
@@ -126,6 +137,19 @@ def _file(source: str, role: str) -> Json:
     return file if real.name == absolute.name else {**file, "name": absolute.name}
 
 
+def _warn_of_others(sources: list[Path]) -> None:
+    """Say of each file that is no GGUF that no load will take it; it may be one by then."""
+    for source in sources:
+        with source.open("rb") as file:
+            is_gguf = file.read(len(MAGIC)) == MAGIC
+        if not is_gguf:
+            click.echo(
+                f"hal0: {source} does not begin as a GGUF file does, so a load will refuse it "
+                "(preload.not_a_gguf)",
+                err=True,
+            )
+
+
 def _digest(file: Json) -> str:
     from hal0.registry.checksum import sha256
 
@@ -164,5 +188,8 @@ def _is_copy_wanted(sources: list[Path]) -> bool:
 @json_option
 def delete(name: str, as_json: bool) -> None:
     """Forget a model that no slot holds or wants; its files stay."""
-    Api.from_settings().ask("DELETE", path_of("models", name))
-    emit({"deleted": name}, as_json, lambda: click.echo(f"model {name}: forgotten, files kept"))
+    api = Api.from_settings()
+    kept = [file["path"] for file in api.get(path_of("models", name))["files"]]
+    api.ask("DELETE", path_of("models", name))
+    told = "\n  ".join([f"model {name}: forgotten; what lies there is kept:", *kept])
+    emit({"deleted": name, "kept": kept}, as_json, lambda: click.echo(told))

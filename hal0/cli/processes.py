@@ -132,6 +132,7 @@ class Children:
                 child.process = self._spawn(child.program)
                 child.started_at, child.restart_at = now, None
                 child.pause_s = min(LONGEST_PAUSE_S, child.pause_s * 2)
+                log.info("%s runs again (pid %d)", name, child.process.pid)
 
     def stop_all(self, within_s: float = STOP_S) -> None:
         """Stop them one by one, the last one started first; after `within_s` they get little time.

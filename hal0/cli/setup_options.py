@@ -39,14 +39,26 @@ SETUP_OPTIONS: Final = (
     click.option("--engine", metavar="NAME", help="The engine that loads its model."),
     click.option("--pinned/--not-pinned", default=None, help="Whether machines leave it loaded."),
     click.option("--priority", type=int, help="The higher, the later a machine takes it away."),
-    click.option("--idle-after", type=Seconds(), help="Unused so long is idle; 0 = never."),
-    click.option("--unload-after", type=Seconds(), help="Unused so long is unloaded; 0 = never."),
-    click.option("--load-timeout", type=Seconds(), help="How long a load may take."),
+    click.option(
+        "--idle-after", type=Seconds(), help="Unused so long is idle; 0 = never; or `default`."
+    ),
+    click.option(
+        "--unload-after",
+        type=Seconds(),
+        help="Unused so long is unloaded; 0 = never; or `default`.",
+    ),
+    click.option("--load-timeout", type=Seconds(), help="How long a load may take; or `default`."),
+    click.option(
+        "--load-timeout-per-gb",
+        type=Seconds(),
+        help="So much longer for each GB of the model's files; or `default`.",
+    ),
 )
 _FIELDS: Final = {
     "idle_after": "idle_after_s",
     "unload_after": "unload_after_s",
     "load_timeout": "load_timeout_s",
+    "load_timeout_per_gb": "load_timeout_s_per_gb",
 }
 _OF_LOAD: Final = ("ctx_size", "llamacpp_backend", "llamacpp_args")
 

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import click
 
+from hal0.masks import escaped
+
 COLOURS: Final = {
     "ready": "green",
     "serving": "cyan",
@@ -22,13 +24,15 @@ COLOURS: Final = {
     "queued": "yellow",
 }
 Row = Sequence[object]
+LAST_COLUMN: Final = 30
+"""So wide the last column is at least, where it needs that: the others are not broken for it."""
 
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def as_json_text(data: object) -> str:
-    """Return indented JSON."""
-    return json.dumps(data, indent=2, ensure_ascii=False)
+    """Return indented JSON that does nothing to a terminal."""
+    return escaped(json.dumps(data, indent=2, ensure_ascii=False), keep="\n")
 
 
 def emit(data: object, as_json: bool, show: Callable[[], None]) -> None:
@@ -60,10 +64,14 @@ def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     for header in headers:
-        shown.add_column(header, overflow="fold")
+        shown.add_column(header.upper(), overflow="fold", no_wrap=header != headers[-1])
     for row in rows:
         shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-    Console().print(shown)
+    console = Console()
+    longest = [max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True)]
+    longest[-1] = min(longest[-1], LAST_COLUMN)
+    console.width = max(console.width, sum(longest))
+    console.print(shown)
 
 
 def facts(data: dict[str, Any]) -> None:
@@ -78,6 +86,10 @@ def facts(data: dict[str, Any]) -> None:
             click.echo(f"{name}:")
             for entry in value:
                 click.echo("  " + ", ".join(f"{key}={_text(of)}" for key, of in entry.items()))
+        elif isinstance(value, list) and value and isinstance(value[0], str):
+            click.echo(f"{name}:")
+            for text in value:
+                click.echo(f"  {_text(text)}")
         else:
             click.echo(f"{name.ljust(width)}  {_text(value)}")
 
@@ -88,17 +100,13 @@ def _text(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False) if value else "-"
-    return str(value)
+        return escaped(json.dumps(value, ensure_ascii=False)) if value else "-"
+    return escaped(str(value))
 
 
 def clock_of(at: str | None) -> str:
-    """Return the local date and time of an instant, to the second."""
-    if at is None:
-        return "-"
-    from datetime import datetime
-
-    return datetime.fromisoformat(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    """Return the date and time of an instant, to the second, in UTC as all else that hal0 says."""
+    return "-" if at is None else f"{at[:10]} {at[11:19]}Z"
 
 
 def size_of(count: int | None) -> str:

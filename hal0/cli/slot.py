@@ -6,6 +6,7 @@ import click
 
 from hal0.cli import follow
 from hal0.cli.client import Api, Json, path_of
+from hal0.cli.outcome import with_names
 from hal0.cli.setup_options import body_of, load_options, setup_options
 from hal0.cli.show import clock_of, emit, facts, json_option, table
 from hal0.cli.waiting import WaitingCommand, wait_option
@@ -25,7 +26,7 @@ def list_slots(as_json: bool) -> None:
 
 
 def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
-    headers = ["name", "state", "model", "since", "cause", "job", "error"]
+    headers = ["name", "state", "model", "since", "cause", "job", "error", "about"]
     rows = [
         [
             one["name"],
@@ -34,11 +35,32 @@ def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
             clock_of(one["since"]),
             one["cause"],
             one["job_id"],
-            one["error"] and one["error"]["code"],
+            one["error"]["code"] if one["state"] == "error" else None,
+            _about(one),
         ]
         for one in slots
     ]
     return headers, rows
+
+
+def _about(one: Json) -> str | None:
+    """Say what a machine is to do about a slot, else how much `slot show` has to say."""
+    restore, warnings = one["restore"] or {}, one["warnings"]
+    if restore.get("is_parked"):
+        return "parked"
+    if restore.get("cause"):
+        opens_at = restore["opens_at"]
+        return f"loads again, not before {clock_of(opens_at)}" if opens_at else "loads again"
+    if not warnings:
+        return None
+    return "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
+
+
+def _tell(one: Json, done: str) -> None:
+    """Say what was done to a slot, and on stderr what is to be minded."""
+    click.echo(f"slot {one['name']}: {done}")
+    for warning in one["warnings"]:
+        click.echo(f"slot {one['name']}: {warning}", err=True)
 
 
 @slot.command()
@@ -47,6 +69,9 @@ def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
 def show(name: str, as_json: bool) -> None:
     """Show one slot with all that is known of it."""
     shown = Api.from_settings().get(path_of("slots", name))
+    error = shown["error"]
+    if error and not as_json:
+        error["detail"] = with_names(error["detail"], {"slot": name, "id": error["job_id"]})
     emit(shown, as_json, lambda: facts(shown))
 
 
@@ -58,7 +83,7 @@ def show(name: str, as_json: bool) -> None:
 def create(name: str, as_json: bool, **given: Any) -> None:
     """Create a slot; nothing is loaded."""
     made = Api.from_settings().post(path_of("slots"), {"name": name, **body_of(given)})
-    emit(made, as_json, lambda: click.echo(f"slot {name}: created, offline"))
+    emit(made, as_json, lambda: _tell(made, "created, offline"))
 
 
 @slot.command("set")
@@ -68,14 +93,16 @@ def create(name: str, as_json: bool, **given: Any) -> None:
 @setup_options
 @json_option
 def set_slot(name: str, as_json: bool, no_model: bool, **given: Any) -> None:
-    """Change how a slot is set up; `default` goes back to the setting."""
+    """Change how a slot is set up."""
     body = body_of(given)
     if no_model:
         body["model"] = None
     if not body:
         raise click.UsageError("nothing to change is given; see `hal0 slot set --help`")
     changed = Api.from_settings().ask("PATCH", path_of("slots", name), body)
-    emit(changed, as_json, lambda: click.echo(f"slot {name}: changed"))
+    is_later = "options" in body and changed["model"] is not None
+    when = f"; takes effect at the next `hal0 slot load {name}`" if is_later else ""
+    emit(changed, as_json, lambda: _tell(changed, f"changed{when}"))
 
 
 @slot.command()
@@ -105,7 +132,13 @@ def load(name: str, force: bool, wait_s: float | None, as_json: bool, **given: A
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Do not wait for running requests.")
 @click.option("--even-if-pinned", is_flag=True, help="Unload a pinned slot too.")
-@click.option("--drain", "drain_timeout_s", type=float, help="Seconds to wait for requests.")
+@click.option(
+    "--drain",
+    "drain_timeout_s",
+    type=float,
+    metavar="SECONDS",
+    help="How long to wait for running requests.",
+)
 @wait_option
 @json_option
 def unload(name: str, wait_s: float | None, as_json: bool, **given: Any) -> int:

@@ -22,10 +22,10 @@ def _absolute(_ctx: click.Context, _option: click.Parameter, prefix: Path) -> Pa
 
 @click.group()
 def systemd() -> None:
-    """Run hal0 as services of this machine."""
+    """Write the units that run hal0 as services."""
 
 
-@systemd.command()
+@systemd.command(short_help="Write the units; say what to do next.")
 @click.option(
     "--prefix",
     type=click.Path(file_okay=False, path_type=Path),
@@ -41,13 +41,14 @@ def install(prefix: Path, lemond: Path | None, dry_run: bool, as_json: bool) -> 
     """Write the units for the hal0 that you call, and say what to do next."""
     hal0 = units.this_hal0()
     files = list(units.files(prefix, hal0, units.plain(lemond) if lemond else units.found_lemond()))
+    anothers = None if lemond else units.anothers_lemond(prefix)
+    to_do = list(_next(prefix, hal0, anothers))
     if dry_run:
         shown = [{"path": str(file.path), "text": file.text} for file in files]
-        emit({"files": shown}, as_json, lambda: _print(files))
+        emit({"files": shown, "next": to_do}, as_json, lambda: _print(files))
+        click.echo("\n".join(to_do), err=True)
         return
-    anothers = None if lemond else units.anothers_lemond(prefix)
     states = {str(file.path): _write(file, anothers) for file in files}
-    to_do = list(_next(prefix, hal0, anothers))
     listed = [{"path": path, "state": state} for path, state in states.items()]
     emit({"files": listed, "next": to_do}, as_json, lambda: _tell(states))
     click.echo("\n".join(to_do), err=True)
@@ -89,7 +90,7 @@ def _next(prefix: Path, hal0: Path, anothers_lemond: Path | None) -> Iterator[st
     yield "Next, as root:"
     yield "  systemd-sysusers hal0.conf && systemd-tmpfiles --create hal0.conf"
     yield "  systemctl daemon-reload"
-    yield "  systemctl enable hal0.target hal0-api hal0-worker@1 hal0-engine"
+    yield "  systemctl enable hal0.target hal0-api hal0-worker@1 hal0-worker@2 hal0-engine"
     yield "  systemctl restart hal0.target"
     yield "For a Lemonade server: enable lemond instead of hal0-engine, and set HAL0_ENGINE_URL."
     yield f"Settings go to /etc/hal0/hal0.env; see {prefix / units.PLACES['hal0.env.example']}"

@@ -5,15 +5,19 @@ the first token must come from somewhere. With HAL0_URL set, through the API tha
 """
 
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hal0.access.roles import GRANTED, LOCAL, Role
+from hal0.cli import output
 from hal0.cli.client import Api, Json, path_of
+from hal0.cli.exits import Failure
 from hal0.cli.show import clock_of, emit, facts, json_option, table
 from hal0.cli.since import span_of
+from hal0.errors import Hal0Error
 
 if TYPE_CHECKING:
     from hal0.db import Database
@@ -54,9 +58,10 @@ def create(name: str, role: str, expires_in_s: float | None, as_json: bool) -> N
 
     def in_home(db: "Database") -> Json:
         from hal0.access import tokens
+        from hal0.access.closed import open_if_refused
         from hal0.api.views import new_token_json
 
-        with db.write() as tx:
+        with open_if_refused(db), db.write() as tx:
             made = tokens.create(tx, name, Role.named(role), LOCAL, expires_in_s)
             return {**new_token_json(*made)}
 
@@ -68,7 +73,38 @@ def create(name: str, role: str, expires_in_s: float | None, as_json: bool) -> N
         click.echo(f"token {name}, {role}, {end}; it is not shown again:", err=True)
         click.echo(made["token"])
 
-    emit(made, as_json, show)
+    try:
+        emit(made, as_json, show)
+    except OSError as exc:
+        if not output.has_failed():
+            raise
+        raise _never_shown(name, made["token"]) from exc
+
+
+def _never_shown(name: str, text: str) -> Failure:
+    """Revoke a token whose text nobody has; return what to say."""
+    why = f"the text of token {name} could not be printed"
+    with suppress(Failure, Hal0Error):
+        _revoke(name, text)
+        return Failure(f"{why}, so it was revoked; make one of another name")
+    return Failure(f"{why}, nor could it be revoked: `hal0 token revoke {name}`")
+
+
+def _revoke(name: str, text: str | None = None) -> Json:
+    """Revoke a token; one that has closed an API is the only one that may, if any."""
+
+    def by_http(api: Api) -> Json:
+        asking = api if text is None or api.token else replace(api, token=text)
+        return asking.ask("DELETE", path_of("tokens", name))
+
+    def in_home(db: "Database") -> Json:
+        from hal0.access import tokens
+        from hal0.api.views import token_json
+
+        with db.write() as tx:
+            return {**token_json(tokens.revoke(tx, name, LOCAL))}
+
+    return _ask(by_http, in_home)
 
 
 @token.command("list")
@@ -101,15 +137,7 @@ def list_tokens(as_json: bool) -> None:
 @json_option
 def revoke(name: str, as_json: bool) -> None:
     """Let a token open nothing any more."""
-
-    def in_home(db: "Database") -> Json:
-        from hal0.access import tokens
-        from hal0.api.views import token_json
-
-        with db.write() as tx:
-            return {**token_json(tokens.revoke(tx, name, LOCAL))}
-
-    revoked = _ask(lambda api: api.ask("DELETE", path_of("tokens", name)), in_home)
+    revoked = _revoke(name)
     emit(revoked, as_json, lambda: facts(revoked))
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from hal0.cli.exits import Failure
+from hal0.lemond.places import PROGRAMS_OF_UNITS, program_in
 
 PLACES: Final = {
     "sysusers.conf": "lib/sysusers.d/hal0.conf",
@@ -92,8 +93,11 @@ def this_hal0() -> Path:
     return plain(command)
 
 
-def found_lemond() -> Path:
-    """Return where the Lemonade server is, or is to be."""
+def found_lemond(programs: Path = PROGRAMS_OF_UNITS) -> Path:
+    """Return where the Lemonade server is, or is to be; one that hal0 installed comes first."""
+    installed = program_in(programs)
+    if installed.is_file():
+        return installed
     return plain(Path(shutil.which("lemond") or "/usr/bin/lemond"))
 
 

@@ -13,7 +13,7 @@ import click
 
 from hal0.cli.exits import Exit, Failure
 from hal0.cli.processes import Children, DidNotStart, Program
-from hal0.settings import Settings
+from hal0.settings import Settings, cannot_listen
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 READY_S: Final = 60.0
@@ -25,6 +25,7 @@ def up() -> int:
     """Run engine, API and worker until Ctrl-C; start again whichever dies."""
     from hal0 import logs
     from hal0.api.address import ensure_closed
+    from hal0.cli.db import ensure_unowned
     from hal0.db import open_database, prepare_home
 
     settings = Settings.load()
@@ -32,6 +33,7 @@ def up() -> int:
     prepare_home(settings)
     with only_one(settings):
         ensure_free(settings)
+        ensure_unowned(settings)
         with closing(open_database(settings, upgrade=True)) as db:
             ensure_closed(settings.bind, db)
         return keep(settings)
@@ -49,7 +51,7 @@ def programs(settings: Settings) -> list[Program]:
 
 
 def ensure_free(settings: Settings) -> None:
-    """Raise Failure when another process listens where a child is to."""
+    """Raise SettingsError when another process listens where a child is to."""
     binds = {"HAL0_BIND": settings.bind}
     if settings.engine_url is None:
         binds["HAL0_ENGINE_BIND"] = settings.engine_bind
@@ -60,11 +62,7 @@ def ensure_free(settings: Settings) -> None:
             try:
                 probe.bind((host.strip("[]"), int(port)))
             except OSError as exc:
-                raise Failure(
-                    f"{name}={bind}: cannot listen there: {exc.strerror}; stop what does, or set "
-                    f"{name} to another port",
-                    Exit.CONFLICT,
-                ) from exc
+                raise cannot_listen(name, bind, exc) from exc
 
 
 @contextmanager

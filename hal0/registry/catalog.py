@@ -82,7 +82,7 @@ class MainFile:
     """What an engine may call a model: by its name, and by the file that it opens."""
 
     model: str
-    path: Path
+    path: str
 
 
 def register(
@@ -173,7 +173,7 @@ def main_files(tx: Connection, model_ids: Collection[int]) -> dict[int, MainFile
         .join(model_files, model_files.c.model_id == models.c.id)
         .where(model_files.c.position == 0, models.c.id.in_(model_ids))
     )
-    return {row.id: MainFile(row.name, Path(row.path)) for row in rows}
+    return {row.id: MainFile(row.name, row.path) for row in rows}
 
 
 def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[Model]:

@@ -6,13 +6,14 @@ files of its model may be a link, which could lead anywhere. The models folder i
 
 import errno
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from hal0.errors import FileNotFound, FileUnreadable, PreloadError
-from hal0.opening import LinkOnTheWayError, NotRegularError, open_real
+from hal0.errors import FileInTheWay, FileNotFound, FileUnreadable, PreloadError
+from hal0.opening import KINDS, LinkOnTheWayError, NotRegularError, open_real
 
 NOTHING_THERE: Final = {
     errno.ENOENT: "no such file",
@@ -57,12 +58,16 @@ class FileIdentity:
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """One registered file of a model; size and digest (hex) are None where nobody knows them."""
+    """One registered file of a model; size and digest (hex) are None where nobody knows them.
+
+    `source` is where it was brought from, None = an operator put it there.
+    """
 
     role: str
     path: Path
     size_bytes: int | None
     sha256: str | None
+    source: str | None = None
 
 
 def about(
@@ -107,3 +112,20 @@ def _cannot_open(file: ModelFile, exc: OSError) -> PreloadError:
         return _not_regular(file, found, f"there is {found}")
     evidence = {"expected": "a readable file", "found": exc.strerror, "errno": exc.errno}
     return about(FileUnreadable, file, f"it cannot be read: {exc.strerror}", evidence)
+
+
+def ensure_place(target: Path) -> None:
+    """Refuse a place that something else than a regular file has. Raises FileInTheWay, OSError."""
+    try:
+        mode = target.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(mode):
+        return
+    found = KINDS.get(stat.S_IFMT(mode), "no regular file")
+    if stat.S_ISLNK(mode):
+        found = f"a link to {target.readlink()}"
+    raise FileInTheWay(
+        f"{target} is {found}, where a model's file is to be; move it away, then retry",
+        evidence={"path": str(target), "found": found},
+    )

@@ -193,7 +193,7 @@ def _import_library(file: HubFile) -> None:
     except ImportError as exc:
         raise HubNotInstalled(
             f"{file.text} needs huggingface_hub, which cannot be imported ({exc}): "
-            "pip install 'hal0[hub]'",
+            "install hal0 with its extra `hub`",
             evidence={"source": file.text},
         ) from exc
     constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -239,7 +239,8 @@ def _hub_errors(asked: _Asked) -> Iterator[None]:
         ) from exc
     except errors.HFValidationError as exc:
         raise SourceNotFound(
-            f"{asked.source}: {asked.file.repo} is no name of a repository; correct the source",
+            f"{asked.source}: {asked.file.repo} is no name of a repository; "
+            "register the model anew, with one that is",
             evidence=asked.evidence(),
         ) from exc
     except errors.HfHubHTTPError as exc:
@@ -270,7 +271,7 @@ def _refusal(asked: _Asked, status: int, headers: Mapping[str, str]) -> PullErro
         "EntryNotFound": f"{repo} has no file {asked.file.path} at that revision",
     }
     if code in missing or status in GONE:
-        why = missing.get(code or "", "correct the source")
+        why = missing.get(code or "", "register the model anew, with a source that is there")
         return SourceNotFound(f"{said}: {why}", evidence=evidence)
     if code == "GatedRepo":
         why = f"{repo} is gated: accept its conditions at the hub, and {_HINT}"

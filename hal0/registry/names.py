@@ -25,7 +25,7 @@ def check_model_name(name: object) -> str:
 
 def name_for(path: PurePath) -> str:
     """Return the model name that a file suggests: `Qwen3-0.6B_Q8.gguf` is `qwen3-0.6b_q8`."""
-    stem = path.name.removesuffix(".gguf").lower()
+    stem = path.name.lower().removesuffix(".gguf")
     kept = re.sub(r"[^a-z0-9._-]+", "-", stem).lstrip("._-")
     return kept[:64] or "model"
 
@@ -33,8 +33,9 @@ def name_for(path: PurePath) -> str:
 def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple[Path, ...]:
     """Return where the files of a model lie when they are loaded, in the order of `file_names`.
 
-    One file: `<models>/<name><suffix>`, `.gguf` where it has none. Several: they keep their names,
-    which tell llama.cpp their order, in `<models>/<name>/`. Raises InvalidRequest.
+    One file: `<models>/<name><suffix>`, `.gguf` where it has none, or has that in capitals.
+    Several: they keep their names, which tell llama.cpp their order, in `<models>/<name>/`. Raises
+    InvalidRequest.
     """
     for one in (name, *filter(None, file_names)):
         if not name or one in {".", ".."} or Path(one).name != one:
@@ -42,7 +43,9 @@ def final_paths(models_dir: Path, name: str, file_names: Sequence[str]) -> tuple
     if len(file_names) > 1:
         _refuse_reserved(models_dir / name, (*RESERVED, ".gguf"))
     if len(file_names) == 1:
-        paths: tuple[Path, ...] = (models_dir / f"{name}{Path(file_names[0]).suffix or '.gguf'}",)
+        suffix = Path(file_names[0]).suffix or ".gguf"
+        suffix = ".gguf" if suffix.lower() == ".gguf" else suffix
+        paths: tuple[Path, ...] = (models_dir / f"{name}{suffix}",)
     elif len(set(file_names)) < len(file_names):
         raise InvalidRequest(f"two files of model {name} have the same name: they share a folder")
     else:

@@ -31,7 +31,7 @@ from hal0.clock import boot_id, monotonic_ms
 from hal0.errors import DiskFull, FetchedMismatch, PartHeld, PullError
 from hal0.folders import make_folder, sync_folder
 from hal0.registry.checksum import Interrupted, feed
-from hal0.registry.files import FileIdentity
+from hal0.registry.files import FileIdentity, ensure_place
 
 SYNC_BYTES: Final = 256 * 2**20
 """After so many bytes a part is synced: what a power cut may cost of a download."""
@@ -230,7 +230,7 @@ class Part:
         source = "" if self._beginning is None else self._beginning.source.partition("#")[0]
         return FetchedMismatch(
             f"{source} has the sha256 {found}, registered is {expected}: the file is kept as "
-            f"{bad}; correct the source or register the model anew",
+            f"{bad}; register the model anew with the right digest, or source",
             evidence={
                 "source": source,
                 "path": str(self.target),
@@ -298,13 +298,13 @@ def open_part(target: Path, watcher: Watcher) -> Iterator[Part]:
     """Be the one writer of a target's part; wait for another to let go of it.
 
     The target's folder is made. A part that nothing ever came into is taken away at the end. Raises
-    Interrupted; PartHeld when another lets not go of it; DiskFull and PullError.
+    FileInTheWay; Interrupted; PartHeld when another lets not go of it; DiskFull and PullError.
     """
     with writing(target):
         make_folder(target.parent)
-        for path in (target, bad_of(target)):
-            if path.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        ensure_place(target)
+        if (bad := bad_of(target)).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(bad))
         fd = _locked(part_of(target), watcher)
     try:
         part = Part(target, fd, watcher)

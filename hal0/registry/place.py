@@ -31,7 +31,7 @@ from hal0.errors import (
 from hal0.folders import make_folder, sync_folder
 from hal0.opening import LinkOnTheWayError, NotRegularError, open_real
 from hal0.registry.checksum import CHUNK_BYTES, Interrupted
-from hal0.registry.files import FileIdentity
+from hal0.registry.files import FileIdentity, ensure_place
 from hal0.registry.part import (
     Beginning,
     Fetched,
@@ -112,12 +112,14 @@ def place(
     """Bring `source` to `target`, whose folder is made, and say how.
 
     The watcher hears of a copy, and of a link only before it gets its name. A copy must have the
-    digest `sha256`, if it is given; `again` copies what seems to be there. Raises SourceNotFound;
-    SourceIsALink; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
+    digest `sha256`, if it is given; `again` copies what seems to be there. Raises FileInTheWay for
+    what is no regular file at `target`; SourceNotFound; SourceIsALink; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
     FetchedMismatch; PartHeld; Interrupted; PullError for any other fault of the target's disk; and
     what the watcher does. After DiskFull and Interrupted the part is left, and taken up again while
     the source is what it was.
     """
+    with writing(target):
+        ensure_place(target)
     if is_in_place(source, target) and not again:
         return THERE
     with _opened(source) as fd:

@@ -36,6 +36,7 @@ from hal0.errors import (
 from hal0.registry.checksum import sha256
 from hal0.registry.files import FileIdentity, ModelFile, about, open_model_file
 from hal0.registry.gguf import read_header
+from hal0.registry.repair import advice_for
 from hal0.registry.shards import ensure_complete
 
 __all__ = [
@@ -257,11 +258,9 @@ class _Check:
     def compare_size(self) -> None:
         expected, found = self.file.size_bytes, self.identity.size_bytes
         if expected is not None and expected != found:
-            raise about(
+            raise self._refusal(
                 SizeMismatch,
-                self.file,
-                f"it has {found} bytes, registered are {expected}; put the registered file there, "
-                "or have it fetched with `hal0 slot pull SLOT --again`",
+                f"it has {found} bytes, registered are {expected}",
                 {"expected": expected, "found": found},
             )
 
@@ -274,7 +273,7 @@ class _Check:
             self.verdict, self.facts, self._is_remembered = verdict, verdict.evidence, True
         elif verdict.code in REMEMBERED:
             error = REMEMBERED[verdict.code]
-            raise about(error, self.file, verdict.detail or "", verdict.evidence)
+            raise self._refusal(error, verdict.detail or "", verdict.evidence)
 
     def age_s(self) -> float:
         """Return how long ago the file was last written, linked or touched, in seconds."""
@@ -291,7 +290,7 @@ class _Check:
                 raise NotAGguf("it has no tensors", evidence={"expected": "tensors", "found": 0})
         except (NotAGguf, Truncated) as exc:
             self._remember(None, exc)
-            raise about(type(exc), self.file, exc.detail, exc.evidence) from exc
+            raise self._refusal(type(exc), exc.detail, exc.evidence) from exc
         facts = asdict(header)
         self.facts = {key: facts[key] for key in KEPT_FACTS}
         if self.expected is None:
@@ -310,13 +309,19 @@ class _Check:
         error = None
         if found != self.expected:
             error = ChecksumMismatch(
-                f"its sha256 is {found}, registered is {self.expected}; put the registered file "
-                "there, or have it fetched with `hal0 slot pull SLOT --again`",
+                f"its sha256 is {found}, registered is {self.expected}",
                 evidence={"expected": self.expected, "found": found},
             )
         self._remember(found, error)
         if error is not None:
-            raise about(type(error), self.file, error.detail, error.evidence)
+            raise self._refusal(type(error), error.detail, error.evidence)
+
+    def _refusal(
+        self, error: type[PreloadError], detail: str, evidence: Mapping[str, Any]
+    ) -> PreloadError:
+        """Build the error of a file whose content is not the registered one, with what to do."""
+        advice = advice_for(self.file, self.identity)
+        return about(error, self.file, f"{detail}; {advice}", evidence)
 
     def trust(self, found: str) -> None:
         """Take over a digest that was made of these bytes before they had their name."""

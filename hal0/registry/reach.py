@@ -77,8 +77,8 @@ class Reach:
             return
         if not (self.private.has(host) or self.private.has(address)):
             why = (
-                f"whose address {address} is private; whoever runs hal0 can allow it in "
-                "HAL0_PULL_PRIVATE_HOSTS"
+                f"whose address {address} is private; whoever runs hal0 can allow it: "
+                f"HAL0_PULL_PRIVATE_HOSTS={host[:MAX_NAME]} for API and workers, started again then"
             )
             raise _refused(source, leads, host, why, address)
 

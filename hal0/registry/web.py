@@ -231,7 +231,9 @@ def refuse_status(asked: Asked, response: httpx.Response) -> None:
     reason = response.reason_phrase[:MAX_TOLD]
     said = f"{asked.source}: the server answered {status} {reason}".rstrip()
     if status in GONE:
-        raise SourceNotFound(f"{said}; correct the source", evidence=evidence)
+        raise SourceNotFound(
+            f"{said}; register the model anew, with a source that is there", evidence=evidence
+        )
     if status in REFUSED:
         raise SourceRefused(f"{said}: it does not give the file to us", evidence=evidence)
     if status in BUSY or response.is_server_error:

@@ -82,7 +82,9 @@ def test_a_child_that_dies_or_is_silent_is_not_ready(children: Children) -> None
         children.wait_ready("silent", 0.1)
 
 
-def test_a_dead_child_is_started_again_after_pauses_that_double(children: Children) -> None:
+def test_a_dead_child_is_started_again_after_pauses_that_double(
+    children: Children, caplog: pytest.LogCaptureFixture
+) -> None:
     children.start(Program("one", (sys.executable, "-c", "")))
     children.start(Program("other", SLEEP))
     other = children.pid("other")
@@ -97,7 +99,9 @@ def test_a_dead_child_is_started_again_after_pauses_that_double(children: Childr
             starts.append(time.monotonic())
         return len(starts) == 3
 
-    _until(tend)
+    with caplog.at_level("INFO"):
+        _until(tend)
+    assert f"one runs again (pid {last})" in caplog.text
     assert starts[1] - starts[0] >= 0.4
     assert starts[2] - starts[1] >= 0.8
     assert children.pid("other") == other

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hal0.cli import checks
+from hal0.cli.checks import machine
 from hal0.settings import Settings
 from tests.small_disk import MIB, filled, small_disk
 
@@ -10,8 +10,8 @@ from tests.small_disk import MIB, filled, small_disk
 def test_doctor_tells_of_a_disk_without_room_for_the_database(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home")
     with small_disk(settings.home, 4 * MIB):
-        assert checks.home(settings).verdict == "ok"
+        assert machine.home(settings).verdict == "ok"
         with filled(settings.home):
-            found = checks.home(settings)
+            found = machine.home(settings)
     assert (found.verdict, found.to_do) == ("wrong", "make room")
     assert found.detail == f"the disk of {settings.home} is full"

@@ -54,6 +54,16 @@ def test_every_command_of_the_table_is_there_and_helps(run: Run, name: str) -> N
     assert "Usage: hal0" in done.out
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_line_of_help_is_cut_off(run: Run, name: str) -> None:
+    assert "..." not in run(name, "--help").out.partition("Commands:")[2]
+
+
+def test_help_names_the_settings_that_a_command_needs(run: Run) -> None:
+    for name in ("HAL0_HOME", "HAL0_URL", "HAL0_TOKEN_FILE"):
+        assert name in run("--help").out
+
+
 def test_the_version_is_told_as_text_and_as_json(run: Run) -> None:
     assert run("--version").out == f"hal0 {__version__}\n"
     assert json.loads(run("version", "--json").out) == {"version": __version__}

@@ -108,6 +108,18 @@ def test_a_prefix_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
     assert "run this as root, or name another --prefix" in below_it.err
 
 
+def test_a_server_that_hal0_installed_comes_first_by_a_path_that_no_switch_changes(
+    tmp_path: Path,
+) -> None:
+    elsewhere = units.found_lemond(tmp_path / "lemond")
+    assert not elsewhere.is_relative_to(tmp_path)
+    version = tmp_path / "lemond" / "versions" / "1"
+    version.mkdir(parents=True)
+    (version / "lemond").touch()
+    (tmp_path / "lemond" / "current").symlink_to("versions/1")
+    assert units.found_lemond(tmp_path / "lemond") == tmp_path / "lemond" / "current" / "lemond"
+
+
 @pytest.mark.parametrize("lemond", ["lemond", "/opt/with space/lemond", "/opt/$HOME/lemond"])
 def test_a_path_that_a_unit_cannot_hold_as_it_is_is_refused(
     run: Run, tmp_path: Path, lemond: str
@@ -122,6 +134,7 @@ def test_a_dry_run_shows_the_files_and_writes_none(run: Run, tmp_path: Path) -> 
     done = run("systemd", "install", "--prefix", tmp_path, "--dry-run")
     assert done.code == 0
     assert f"# {tmp_path}/{SYSTEM}/hal0-api.service\n[Unit]\n" in done.out
+    assert f"systemd does not look below {tmp_path}" in done.err, "all that an install would say"
     assert below(tmp_path) == set()
     shown = json.loads(run("systemd", "install", "--prefix", tmp_path, "--dry-run", "--json").out)
     assert {Path(one["path"]) for one in shown["files"]} == {tmp_path / name for name in INSTALLED}
@@ -132,7 +145,7 @@ def test_what_is_to_be_done_next_is_said(run: Run, tmp_path: Path) -> None:
     for command in (
         "systemd-sysusers hal0.conf && systemd-tmpfiles --create hal0.conf",
         "systemctl daemon-reload",
-        "systemctl enable hal0.target hal0-api hal0-worker@1 hal0-engine",
+        "systemctl enable hal0.target hal0-api hal0-worker@1 hal0-worker@2 hal0-engine",
         "systemctl restart hal0.target",
         f"see {tmp_path}/share/hal0/hal0.env.example",
         f"systemd does not look below {tmp_path}",

@@ -172,3 +172,16 @@ def test_doctor_warns_of_a_token_that_others_can_read(
         assert (f"chmod o= {token_file}" in (found["to_do"] or "")) == (verdict == "wrong")
     token_file.unlink()
     assert _found(run)["token file"]["verdict"] == "wrong"
+
+
+def test_a_command_says_what_it_sent_when_it_is_not_let_in(
+    run: Run, api_url: str, db: Database, token_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with db.write() as tx:
+        tokens.create(tx, "alice", Role.WRITER, "local")
+    assert f"HAL0_TOKEN_FILE={token_file} is empty" in run("slot", "list").err
+    token_file.write_text("hal0_" + "a" * 43)
+    bad = run("slot", "list")
+    assert (bad.code, "was revoked, has ended, or is of another home" in bad.err) == (4, True)
+    monkeypatch.delenv("HAL0_TOKEN_FILE")
+    assert "HAL0_TOKEN_FILE is not set, so no token was sent" in run("slot", "list").err

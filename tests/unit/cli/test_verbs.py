@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -27,6 +28,7 @@ def test_a_slot_is_created_changed_shown_listed_and_deleted(run: Run, db: Databa
     slot = json.loads(run("slot", "show", "chat", "--json").out)
     assert (slot["pinned"], slot["unload_after_s"], slot["wanted_model"]) == (True, 0.0, "tiny")
     assert slot["options"] == options({"ctx_size": 512, "llamacpp_args": "--threads 2"})
+    assert changed.out == "slot chat: changed\n", "nothing is loaded"
     assert run("slot", "set", "chat", "--unload-after", "default", "--no-model").code == 0
     slot = json.loads(run("slot", "show", "chat", "--json").out)
     assert (slot["unload_after_s"], slot["wanted_model"]) == (None, None)
@@ -112,7 +114,7 @@ def test_jobs_are_listed_shown_cancelled_and_retried(run: Run, db: Database) -> 
     assert run("job", "retry", 5).out == "slot chat: accepted as jobs 5, 6, 7, 8\n"
     refused = run("job", "retry", 5)
     assert (refused.code, "job.not_failed" in refused.err) == (5, True)
-    assert run("job", "retry", "--all").out == "no slot's newest chain failed so\n"
+    assert run("job", "retry", "--all").out == "nothing to retry\n"
     for bad in ((), (5, "--all"), (5, "--dry-run"), ("--all", "--wait")):
         assert run("job", "retry", *bad).code == 2
 
@@ -163,8 +165,50 @@ def test_a_model_is_added_by_its_file_with_what_the_file_says(
         "other",
         "qwen3-0.6b-q8",
     ]
-    assert run("model", "delete", "other").code == 0
+    kept = settings.models / "other.gguf"
+    deleted = f"model other: forgotten; what lies there is kept:\n  {kept}\n"
+    assert run("model", "delete", "other").out == deleted
     assert run("model", "show", "other").code == 3
+
+
+def test_a_file_that_is_no_gguf_is_registered_with_a_warning(run: Run, tmp_path: Path) -> None:
+    page = tmp_path / "README.GGUF"
+    page.write_text("# hal0")
+    added = run("model", "add", page)
+    assert (added.code, added.out) == (0, "model readme: registered\n")
+    assert f"{page} does not begin as a GGUF file does" in added.err
+    assert run("model", "add", page, "--name", "b", "--format", "other").err == ""
+
+
+def test_a_change_of_a_loaded_slot_s_options_says_when_it_takes_effect(
+    run: Run, db: Database
+) -> None:
+    make_model(db)
+    make_slot(db, "chat", "tiny")
+    ask_load(db)
+    run_load(db)
+    later = "slot chat: changed; takes effect at the next `hal0 slot load chat`\n"
+    assert run("slot", "set", "chat", "--ctx-size", 512).out == later
+    assert run("slot", "set", "chat", "--priority", 3).out == "slot chat: changed\n"
+
+
+def test_times_are_told_in_utc(run: Run, db: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    slot = make_slot(db, "chat")
+    assert f"{slot.since:%Y-%m-%d %H:%M:%S}Z" in run("slot", "list").out
+    monkeypatch.delenv("TZ")
+    time.tzset()
+
+
+def test_doctor_says_what_to_do_about_a_locked_database(
+    run: Run, settings: Settings, db: Database
+) -> None:
+    with db.write():
+        assert run("slot", "create", "chat").code == 7
+        found = json.loads(run("doctor", "--json").out)["findings"]
+    api = next(one for one in found if one["check"] == "api")
+    assert api["to_do"].startswith("end the program that holds it")
 
 
 def test_shards_and_a_projector_are_one_model(run: Run, tmp_path: Path) -> None:
@@ -200,6 +244,17 @@ def test_a_file_on_another_disk_is_copied_only_when_that_is_said(run: Run, tmp_p
 
 def test_the_engines_are_listed(run: Run, settings: Settings) -> None:
     assert settings.default_engine_url in run("engine", "list").out
+
+
+def test_an_engine_is_added_and_a_slot_uses_it(run: Run) -> None:
+    url = "http://127.0.0.1:8080"
+    added = run("engine", "add", "router", "--kind", "llamacpp", "--url", url)
+    assert (added.code, added.out) == (0, "engine router is added; `hal0 doctor` asks it\n")
+    assert url in run("engine", "list").out
+    assert run("slot", "create", "b", "--engine", "router").code == 0
+    refused = run("slot", "create", "c", "--engine", "router", "--ctx-size", "512")
+    assert (refused.code, "--models-preset" in refused.err) == (2, True)
+    assert run("engine", "add", "other", "--kind", "ollama", "--url", url).code == 2
 
 
 def test_the_database_is_made_and_described(

@@ -190,7 +190,7 @@ CLOUD = "http://169.254.169.254/latest/meta-data/iam"
         ({}, CLOUD, "169.254.169.254 is private"),
         ({}, "http://[::1]/a.gguf", "::1 is private"),
         ({}, "http://[::ffff:169.254.169.254]/a", "is private"),
-        ({}, "http://localhost:8080/a", "127.0.0.1 is private"),
+        ({}, "http://localhost:8080/a", "HAL0_PULL_PRIVATE_HOSTS=localhost for API and workers"),
         ({}, "http://x.LOCALHOST./a", "127.0.0.1 is private"),
         ({}, "http://2130706433/a", "in no form that hal0 takes"),
         ({}, "http://0x7f.1/a", "in no form that hal0 takes"),

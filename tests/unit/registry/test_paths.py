@@ -330,7 +330,7 @@ def test_a_link_in_place_of_a_file_on_its_way_leads_nothing_out_of_the_folder(
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("suffix", [".part", ".part.json", ".bad", ""])
+@pytest.mark.parametrize("suffix", [".part", ".part.json", ".bad"])
 def test_a_fifo_in_the_models_folder_holds_nobody_up(
     far_source: Path, target: Path, suffix: str
 ) -> None:
@@ -362,22 +362,29 @@ def test_a_note_that_is_a_link_is_not_read_and_not_written_through(
     assert secret.read_bytes() == SECRET
 
 
-def test_a_link_in_place_of_the_file_is_replaced_and_what_it_led_to_stays(
-    source: Path, secret: Path, target: Path
-) -> None:
-    target.symlink_to(secret)
-    assert bring(source, target) == "linked"
-    assert target.samefile(source)
-    assert secret.read_bytes() == SECRET
+def a_folder(place: Path, _: Path) -> None:
+    place.mkdir()
 
 
-def test_a_link_to_the_source_itself_is_not_the_source_in_its_place(
-    source: Path, target: Path
+def a_FIFO(place: Path, _: Path) -> None:  # noqa: N802 - as the message calls it
+    os.mkfifo(place)
+
+
+def a_link(place: Path, source: Path) -> None:
+    place.symlink_to(source)
+
+
+@pytest.mark.parametrize("make", [a_folder, a_FIFO, a_link])
+def test_what_is_no_file_in_the_place_of_one_is_named_and_stays(
+    source: Path, target: Path, make: Callable[[Path, Path], None]
 ) -> None:
-    target.symlink_to(source)
-    assert bring(source, target) == "linked"
-    assert not target.is_symlink()
-    assert target.samefile(source)
+    """Also a link to the source itself, which is not the source in its place."""
+    make(target, source)
+    before = target.lstat()
+    with pytest.raises(FileInTheWay, match=f"^{target} is {make.__name__.replace('_', ' ')}"):
+        bring(source, target)
+    assert target.lstat().st_ino == before.st_ino
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
 def test_a_link_in_place_of_a_models_own_folder_is_refused(tmp_path: Path, target: Path) -> None:

@@ -173,12 +173,6 @@ def test_a_source_that_is_no_regular_file_is_not_found(source: Path, target: Pat
         bring(source, target)
 
 
-def test_a_target_that_is_a_folder_is_a_pull_error(source: Path, target: Path) -> None:
-    target.mkdir(parents=True)
-    with pytest.raises(PullError, match="Is a directory"):
-        bring(source, target)
-
-
 def test_a_file_of_another_disk_is_not_copied_unasked(far_source: Path, target: Path) -> None:
     fetches = Fetches(target)
     with pytest.raises(CopyNotAllowed) as caught:
@@ -361,7 +355,8 @@ def test_a_file_under_its_final_name_is_whole_whenever_the_process_dies(
 
 
 def test_one_file_lies_in_the_models_folder_under_the_models_name(tmp_path: Path) -> None:
-    for source, name in {"a.gguf": "m.gguf", "a": "m.gguf", "": "m.gguf", "b.bin": "m.bin"}.items():
+    named = {"a.gguf": "m.gguf", "a": "m.gguf", "": "m.gguf", "b.bin": "m.bin", "A.GGUF": "m.gguf"}
+    for source, name in named.items():
         assert final_paths(tmp_path, "m", [source]) == (tmp_path / name,)
 
 

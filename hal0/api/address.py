@@ -1,6 +1,5 @@
 """Where the API listens, and whether others than the users of this machine can reach it there."""
 
-import errno
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -9,6 +8,7 @@ from typing import Final, Self
 from hal0.access.tokens import all_tokens
 from hal0.db import Database
 from hal0.errors import SettingsError
+from hal0.settings import cannot_listen
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "[::1]", "localhost"})
 """The names of this machine, as a Host header writes them."""
@@ -47,13 +47,7 @@ def listen(bind: str) -> socket.socket:
     try:
         return _listener(address)
     except OSError as exc:
-        to_do = "set HAL0_BIND to an address of this machine"
-        if exc.errno == errno.EADDRINUSE:
-            to_do = "stop what does, or set HAL0_BIND to another port"
-        raise SettingsError(
-            f"HAL0_BIND={bind}: cannot listen there: {exc.strerror}; {to_do}",
-            evidence={"bind": bind},
-        ) from exc
+        raise cannot_listen("HAL0_BIND", bind, exc) from exc
 
 
 def _listener(address: Address) -> socket.socket:

@@ -16,7 +16,7 @@ from hal0.access.roles import GRANTED
 from hal0.access.tokens import TokenState
 from hal0.engines.options import Backend
 from hal0.errors import tree
-from hal0.states import Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
+from hal0.states import Cause, JobKind, JobState, Origin, Outcome, SlotState
 
 T = TypeVar("T")
 
@@ -81,38 +81,12 @@ class Refusal(TypedDict, closed=True):
     evidence: Evidence
 
 
-class Options(TypedDict, closed=True):
-    """Options of a load, defaults filled in."""
+class Options(TypedDict, closed=True, total=False):
+    """Options of a load, defaults filled in; none where the engine takes none."""
 
     ctx_size: int
     llamacpp_backend: Backend | None
     llamacpp_args: str
-
-
-class Slot(TypedDict, closed=True):
-    """A named place holding at most one model."""
-
-    id: int
-    name: str
-    state: SlotState
-    since: Instant
-    cause: Annotated[CauseName, Field(description="why it came into this state")]
-    engine: str
-    model: Annotated[str | None, Field(description="what it holds")]
-    wanted_model: Annotated[str | None, Field(description="what it is set up for")]
-    desired: Desired
-    options: Options
-    pinned: bool
-    priority: int
-    idle_after_s: Annotated[float | None, Field(description="null = the default, 0 = never")]
-    unload_after_s: Annotated[float | None, Field(description="null = the default, 0 = never")]
-    load_timeout_s: Annotated[float | None, Field(description="null = the default")]
-    last_used_at: Instant | None
-    in_flight: Annotated[int, Field(description="requests that it is serving")]
-    job_id: Annotated[int | None, Field(description="the job that runs or is first in its line")]
-    error: Fault | None
-    warnings: list[str]
-    version: int
 
 
 class Progress(TypedDict, closed=True):
@@ -157,6 +131,10 @@ class Job(TypedDict, closed=True):
     caused_by: Annotated[int | None, Field(description="the job that made a machine ask for it")]
     actor: str
     progress: Progress | None
+    files: Annotated[
+        dict[str, Literal["there", "linked", "copied", "downloaded", "good"]] | None,
+        Field(description="path to how it came or was found, of a pull or validate that succeeded"),
+    ]
     error: Fault | None
     attempts: list[Attempt]
 
@@ -243,7 +221,10 @@ class ModelFile(TypedDict, closed=True):
     path: str
     size_bytes: int | None
     sha256: str | None
-    verified_at: Annotated[Instant | None, Field(description="when it was last found good")]
+    verified_at: Annotated[
+        Instant | None,
+        Field(description="when the newest validation found it good; null = it did not, or none"),
+    ]
 
 
 class Model(TypedDict, closed=True):
@@ -255,21 +236,10 @@ class Model(TypedDict, closed=True):
     source: Annotated[
         str | None, Field(description="of the first file; of a URL without its query")
     ]
-    on_disk: Annotated[Literal[True] | None, Field(description="null = not looked at yet")]
-
-
-class Engine(TypedDict, closed=True):
-    """An inference server and what was last seen of it."""
-
-    id: int
-    name: str
-    kind: Annotated[str, Field(json_schema_extra={"enum": ["embedded", "lemonade"]})]
-    url: str
-    key_file: str | None
-    settle_s: Annotated[float, Field(description="after that it owes no answer to a load")]
-    process: str | None
-    last_health_at: Instant | None
-    last_error: Refusal | None
+    on_disk: Annotated[
+        Literal[True] | None,
+        Field(description="true = the newest validation found all files; null = nobody knows"),
+    ]
 
 
 Transition = TypedDict(

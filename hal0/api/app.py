@@ -13,7 +13,17 @@ from starlette.middleware import Middleware
 
 from hal0 import logs, notify, points
 from hal0.access.roles import LOCAL
-from hal0.api import connection, engines, jobs, meta, models, slots, tokens, transitions
+from hal0.api import (
+    connection,
+    engines,
+    incidents,
+    jobs,
+    meta,
+    models,
+    slots,
+    tokens,
+    transitions,
+)
 from hal0.api.address import Address, ensure_closed, listen
 from hal0.api.auth import Gate
 from hal0.api.callers import Callers
@@ -43,6 +53,7 @@ def create_app(settings: Settings, db: Database) -> Starlette:
         *jobs.ROUTES,
         *models.ROUTES,
         *engines.ROUTES,
+        *incidents.ROUTES,
         *transitions.ROUTES,
         *tokens.ROUTES,
     ]

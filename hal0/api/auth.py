@@ -29,36 +29,38 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 _ROUTES = """
-GET    /livez                            anyone
-GET    /readyz                           anyone
-GET    /api/v1/meta                      reader
-GET    /api/v1/openapi.json              reader
-GET    /api/v1/slots                     reader
-POST   /api/v1/slots                     writer
-GET    /api/v1/slots/{slot}              reader
-PATCH  /api/v1/slots/{slot}              writer
-DELETE /api/v1/slots/{slot}              writer
-POST   /api/v1/slots/{slot}/load         writer
-POST   /api/v1/slots/{slot}/unload       writer
-POST   /api/v1/slots/{slot}/validate     writer
-POST   /api/v1/slots/{slot}/pull         writer
-GET    /api/v1/jobs                      reader
-POST   /api/v1/jobs/retry                writer
-GET    /api/v1/jobs/{job_id:int}         reader
-POST   /api/v1/jobs/{job_id:int}/retry   writer
-POST   /api/v1/jobs/{job_id:int}/cancel  writer
-GET    /api/v1/chains/{chain_id:int}     reader
-GET    /api/v1/models                    reader
-POST   /api/v1/models                    writer
-GET    /api/v1/models/{model}            reader
-DELETE /api/v1/models/{model}            writer
-GET    /api/v1/engines                   reader
-POST   /api/v1/engines                   writer
-GET    /api/v1/engines/{engine}          reader
-GET    /api/v1/transitions               reader
-GET    /api/v1/tokens                    writer
-POST   /api/v1/tokens                    writer
-DELETE /api/v1/tokens/{token}            writer
+GET    /livez                               anyone
+GET    /readyz                              anyone
+GET    /api/v1/meta                         reader
+GET    /api/v1/openapi.json                 reader
+GET    /api/v1/slots                        reader
+POST   /api/v1/slots                        writer
+GET    /api/v1/slots/{slot}                 reader
+PATCH  /api/v1/slots/{slot}                 writer
+DELETE /api/v1/slots/{slot}                 writer
+POST   /api/v1/slots/{slot}/load            writer
+POST   /api/v1/slots/{slot}/unload          writer
+POST   /api/v1/slots/{slot}/validate        writer
+POST   /api/v1/slots/{slot}/pull            writer
+GET    /api/v1/jobs                         reader
+POST   /api/v1/jobs/retry                   writer
+GET    /api/v1/jobs/{job_id:int}            reader
+POST   /api/v1/jobs/{job_id:int}/retry      writer
+POST   /api/v1/jobs/{job_id:int}/cancel     writer
+GET    /api/v1/chains/{chain_id:int}        reader
+GET    /api/v1/models                       reader
+POST   /api/v1/models                       writer
+GET    /api/v1/models/{model}               reader
+DELETE /api/v1/models/{model}               writer
+GET    /api/v1/engines                      reader
+POST   /api/v1/engines                      writer
+GET    /api/v1/engines/{engine}             reader
+GET    /api/v1/incidents                    reader
+GET    /api/v1/incidents/{incident_id:int}  reader
+GET    /api/v1/transitions                  reader
+GET    /api/v1/tokens                       writer
+POST   /api/v1/tokens                       writer
+DELETE /api/v1/tokens/{token}               writer
 """
 
 TABLE: Final[dict[tuple[str, str], Role]] = {
@@ -149,7 +151,8 @@ def check_origin(headers: Headers) -> None:
     if origins:
         is_ours = len(origins) == 1 and origins[0].lower() in {f"http://{host}", f"https://{host}"}
     else:
-        is_ours = headers.get("sec-fetch-site", "none") in {"none", "same-origin"}
+        sites = headers.getlist("sec-fetch-site") or ["none"]
+        is_ours = len(sites) == 1 and sites[0] in {"none", "same-origin"}
     if not is_ours:
         raise BadOrigin(
             "a page of another site may not change anything here",

@@ -8,8 +8,9 @@ may take: a connection that is closed at once loses the answer to who is still s
 """
 
 import asyncio
+import logging
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -17,11 +18,31 @@ from hal0.api.problems import response_for
 from hal0.api.request_ids import HEADER, kept_or_made
 from hal0.errors import HeadTooLarge, NotHttp, RequestError, TooSlow
 
+log = logging.getLogger(__name__)
+
 MAX_HEAD_BYTES: Final = 1 << 15
 MAX_WAITING: Final = 8
 """So many requests of one connection may wait for the answer to an earlier one."""
 CHUNK_COST: Final = 8
 """Bytes of a chunk's frame for each of its own that are taken for chunks, not for trailers."""
+LINGER_S: Final = 2.0
+"""How long who was too slow may take to read that."""
+TOLD_EACH_S: Final = 60.0
+"""How often it is told at most that connections are broken off: anyone could fill a log by it."""
+
+
+class _Patient:
+    """The transport of one request, whose answer may come before its end: then it closes later."""
+
+    def __init__(self, connection: "Connection", cycle: RequestResponseCycle) -> None:
+        self._connection = connection
+        self._cycle = cycle
+        self.write = connection.transport.write
+        self.is_closing = connection.transport.is_closing
+
+    def close(self) -> None:
+        """Close the connection, or as soon as the rest of the request has come."""
+        self._connection.close_behind(self._cycle)
 
 
 class Connection(HttpToolsProtocol):
@@ -29,6 +50,8 @@ class Connection(HttpToolsProtocol):
 
     limit_s: ClassVar[float]
     most: ClassVar[int]
+    told_at: ClassVar[float] = -TOLD_EACH_S
+    """When it was told last, by the loop's clock, that connections are broken off."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -39,6 +62,7 @@ class Connection(HttpToolsProtocol):
         self._beside_bodies = 0
         self._fault: RequestError | None = None
         self._is_refused = False
+        self._is_draining = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request, unless there are too many who could send one."""
@@ -46,6 +70,7 @@ class Connection(HttpToolsProtocol):
         if len(self.connections) > self.most:
             self._is_refused = True
             transport.abort()
+            self._tell_of_crowd()
             return
         self._set_deadline()
 
@@ -65,7 +90,9 @@ class Connection(HttpToolsProtocol):
             self._refuse(_head_too_large())
 
     def on_message_begin(self) -> None:
-        """Expect the rest of a head."""
+        """Expect the rest of a head, unless the answer before said that it was the last."""
+        if self._is_draining:
+            self.transport.close()
         super().on_message_begin()
         self._is_in_head = True
         self._set_deadline()
@@ -86,7 +113,15 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + sum(sizes) > MAX_HEAD_BYTES:
             self._fault = _head_too_large()
             raise self._fault  # httptools stops, and uvicorn calls send_400_response
+        coding = b", ".join(value for name, value in self.headers if name == b"transfer-encoding")
+        if coding.strip().lower() not in (b"", b"chunked"):
+            self._fault = NotHttp(
+                f"the body is sent as {coding[:100].decode('latin-1')}; send it as it is, in "
+                "chunks or with its length"
+            )
+            raise self._fault
         super().on_headers_complete()
+        self.cycle.transport = cast(asyncio.Transport, _Patient(self, self.cycle))
         self._is_in_head = False
         self._clear_deadline()
 
@@ -99,11 +134,24 @@ class Connection(HttpToolsProtocol):
         """Begin to count anew."""
         self._beside_bodies = 0
         super().on_message_complete()
+        if self._is_draining:
+            self.transport.close()
 
     def on_response_complete(self) -> None:
         """Expect the rest of the body that nobody reads any more, or the next request."""
         super().on_response_complete()
         self._set_deadline()
+
+    def close_behind(self, cycle: RequestResponseCycle) -> None:
+        """Close behind an answer; first throw away what still comes of its request.
+
+        A connection that is closed while bytes come in is reset, and the answer is lost with it.
+        """
+        if not cycle.more_body or not cycle.response_complete:
+            self.transport.close()
+            return
+        self._is_draining = True
+        self.transport.write_eof()  # `on_response_complete`, which comes next, sets the limit
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what httptools does not understand."""
@@ -119,9 +167,15 @@ class Connection(HttpToolsProtocol):
         self._at_work = cycle
         super()._start_asgi_task(cycle, app)
 
-    def _set_deadline(self) -> None:
+    def _tell_of_crowd(self) -> None:
+        kind, now = type(self), self.loop.time()
+        if now - kind.told_at >= TOLD_EACH_S:
+            kind.told_at = now
+            log.warning("%d connections at once: further ones are broken off", self.most)
+
+    def _set_deadline(self, seconds: float | None = None) -> None:
         self._clear_deadline()
-        self._deadline = self.loop.call_later(self.limit_s, self._end)
+        self._deadline = self.loop.call_later(seconds or self.limit_s, self._end)
 
     def _clear_deadline(self) -> None:
         if self._deadline is not None:
@@ -138,7 +192,8 @@ class Connection(HttpToolsProtocol):
             self._refuse(TooSlow(detail, evidence={"limit_s": self.limit_s}))
         else:
             self.transport.close()
-            self._deadline = self.loop.call_later(self.limit_s, self.transport.abort)
+            limit_s = min(LINGER_S, self.limit_s) if self._is_refused else self.limit_s
+            self._deadline = self.loop.call_later(limit_s, self.transport.abort)
 
     def pause_writing(self) -> None:
         """Give whoever does not read an answer so long to read some of it."""
@@ -169,6 +224,9 @@ class Connection(HttpToolsProtocol):
     def _refuse(self, error: RequestError) -> None:
         """Answer, say that this was all, and hear nothing more."""
         self._is_refused = True
+        if self._is_draining:
+            self.transport.close()
+            return
         self.pipeline.clear()
         if (cycle := self._answering) is not None:
             cycle.disconnected = True  # its handler hears of it as of a client that went away
@@ -183,7 +241,7 @@ class Connection(HttpToolsProtocol):
         lines += [name + b": " + value for name, value in response.raw_headers]
         self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
         self.transport.write_eof()
-        self._set_deadline()
+        self._set_deadline(min(LINGER_S, self.limit_s) if isinstance(error, TooSlow) else None)
 
 
 def within(seconds: float, most_at_once: int) -> type[Connection]:

@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hal0.api import exchange, views
+from hal0.api import engine_views, exchange
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import EngineCreate, Page, Query
@@ -18,7 +18,7 @@ async def list_engines(request: Request) -> Response:
     after = key_of("engines", str, query.cursor) or ""
     known = await exchange.read(request, all_engines)
     rest = [engine for engine in known if engine.name > after]
-    shown = [views.engine_json(engine) for engine in rest[: query.limit + 1]]
+    shown = [engine_views.engine_json(engine) for engine in rest[: query.limit + 1]]
     return exchange.answer(
         page(shown, query.limit, lambda engine: cursor_of("engines", engine["name"]))
     )
@@ -29,7 +29,7 @@ async def show_engine(request: Request) -> Response:
     exchange.query_of(request, Query)
     name = request.path_params["engine"]
     engine = await exchange.read(request, lambda tx: engine_named(tx, name))
-    return exchange.answer(views.engine_json(engine))
+    return exchange.answer(engine_views.engine_json(engine))
 
 
 async def create_engine(request: Request) -> Response:
@@ -40,7 +40,7 @@ async def create_engine(request: Request) -> Response:
 
     def do(tx: Connection) -> Reply:
         engine = add_engine(tx, values)
-        return Reply(views.engine_json(engine), 201, f"/api/v1/engines/{engine.name}")
+        return Reply(engine_views.engine_json(engine), 201, f"/api/v1/engines/{engine.name}")
 
     return exchange.respond(await exchange.change(request, do))
 

@@ -7,6 +7,7 @@ is one `db.read()`: what it shows is one consistent view.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar, cast
 
 from pydantic import BaseModel
@@ -67,12 +68,22 @@ async def read(request: Request, look: Callable[[Connection], T]) -> T:
     return await run_in_threadpool(in_thread)
 
 
-async def change(request: Request, do: Callable[[Connection], Reply]) -> Reply:
+async def change(
+    request: Request,
+    do: Callable[[Connection], Reply],
+    around: AbstractContextManager[None] | None = None,
+) -> Reply:
     """Run `do` in a thread, in one transaction whose commit is on disk when this returns.
 
-    A POST that was done before under its Idempotency-Key is not done again.
+    A POST that was done before under its Idempotency-Key is not done again. `around` is entered in
+    the thread, before the transaction.
     """
-    return await run_in_threadpool(_changed, request, do)
+
+    def in_thread() -> Reply:
+        with around or nullcontext():
+            return _changed(request, do)
+
+    return await run_in_threadpool(in_thread)
 
 
 async def enqueue(request: Request, do: Callable[[Connection], Reply]) -> Reply:
@@ -129,10 +140,10 @@ def query_of(request: Request, schema: type[S]) -> S:
 
 
 def answer(content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """Return a JSON answer."""
+    """Return a JSON answer; half a surrogate pair in a row, which UTF-8 has not, is escaped."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     kept = {"Cache-Control": "no-store", **(headers or {})}
-    return Response(text, status, kept, "application/json")
+    return Response(text.encode(errors="backslashreplace"), status, kept, "application/json")
 
 
 def respond(reply: Reply, headers: Mapping[str, str] | None = None) -> Response:

@@ -41,6 +41,13 @@ def _field(check: Callable[[Any], str]) -> AfterValidator:
     return AfterValidator(run)
 
 
+def _digits(value: object) -> object:
+    """Refuse a text that Python would take for a number, and others not: ` 5`, `1_0`."""
+    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
+        raise ValueError("takes a whole number in digits alone")
+    return value
+
+
 def _digest(value: str) -> str:
     if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
         raise ValueError("takes 64 hex digits")
@@ -96,5 +103,6 @@ FilePath = Annotated[
     _field(checked_path),
     _told(format="hal0-path", maxLength=MAX_LENGTH, examples=["/etc/hal0/engine.key"]),
 ]
+Digits = Annotated[int, BeforeValidator(_digits)]
 Id = Annotated[int, Field(ge=0, le=MAX_BYTES)]
 Since = Annotated[datetime | Id | None, BeforeValidator(_instant_or_id)]

@@ -12,13 +12,15 @@ from hal0.api.schemas import Query
 from hal0.api.views import when
 from hal0.errors import DatabaseNewer, DatabaseOlder, tree
 from hal0.jobs.queries import living_workers
-from hal0.states import EDGES, Cause, JobKind, JobState, Outcome, SlotState
+from hal0.registry.roster import all_engines
+from hal0.states import EDGES, Cause, IncidentKind, JobKind, JobState, Outcome, SlotState
 from hal0.tables import REVISION
 
 
 async def meta(request: Request) -> Response:
-    """Return the closed lists of this version."""
+    """Return the closed lists of this version, and which engines have models of nobody."""
     exchange.query_of(request, Query)
+    engines = await exchange.read(request, all_engines)
     edges = sorted(EDGES, key=lambda edge: (edge.source or "", edge.to, edge.cause))
     lists: process_answers.Meta = {
         "version": __version__,
@@ -30,6 +32,11 @@ async def meta(request: Request) -> Response:
         "kinds": list(JobKind),
         "job_states": list(JobState),
         "outcomes": list(Outcome),
+        "incident_kinds": list(IncidentKind),
+        "engines": [
+            {"name": engine.name, "strangers": (engine.seen or {}).get("strangers", [])}
+            for engine in engines
+        ],
         "error_codes": [
             {"code": error.code, "http_status": error.status}
             for error in sorted(tree(), key=lambda error: error.code)

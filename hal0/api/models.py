@@ -1,8 +1,6 @@
 """What can be registered as a model over HTTP. No file is looked at here: jobs do that."""
 
 from collections.abc import Sequence
-from datetime import datetime
-from pathlib import Path
 
 from sqlalchemy import Connection
 from starlette.requests import Request
@@ -17,11 +15,11 @@ from hal0.registry.catalog import (
     Model,
     RegisteredFile,
     delete_model,
-    last_verified,
     living_models,
     model_named,
     register,
 )
+from hal0.registry.last_good import last_found_good
 from hal0.registry.names import final_paths
 from hal0.registry.reach import ensure_allowed
 from hal0.registry.sources import Source
@@ -29,12 +27,8 @@ from hal0.settings import Settings
 
 
 def _shown(tx: Connection, listed: Sequence[Model]) -> list[answers.Model]:
-    return [views.model_json(model, _verified(tx, model)) for model in listed]
-
-
-def _verified(tx: Connection, model: Model) -> dict[Path, datetime]:
-    seen = {file.path: last_verified(tx, file.sha256, file.size_bytes) for file in model.files}
-    return {path: at for path, at in seen.items() if at is not None}
+    good = last_found_good(tx, listed)
+    return [views.model_json(model, good.get(model.id, {})) for model in listed]
 
 
 def _placed(settings: Settings, name: str, files: Sequence[FileBody]) -> list[RegisteredFile]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hal0 import errors
-from hal0.api import answers, fields, process_answers, schemas
+from hal0.api import answers, engine_answers, fields, process_answers, schemas, slot_answers
 from hal0.errors import Hal0Error
 
 Shape = Any
@@ -42,13 +42,13 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /readyz": Operation({200: process_answers.Ready}, NOT_READY),
     "GET /api/v1/meta": Operation({200: process_answers.Meta}),
     "GET /api/v1/openapi.json": Operation({200: answers.Document}),
-    "GET /api/v1/slots": Operation({200: answers.Listed[answers.Slot]}, query=schemas.Page),
+    "GET /api/v1/slots": Operation({200: answers.Listed[slot_answers.Slot]}, query=schemas.Page),
     "POST /api/v1/slots": Operation(
-        {201: answers.Slot}, (errors.SlotExists, *SET_UP), body=schemas.SlotCreate
+        {201: slot_answers.Slot}, (errors.SlotExists, *SET_UP), body=schemas.SlotCreate
     ),
-    "GET /api/v1/slots/{slot}": Operation({200: answers.Slot}, SLOT),
+    "GET /api/v1/slots/{slot}": Operation({200: slot_answers.Slot}, SLOT),
     "PATCH /api/v1/slots/{slot}": Operation(
-        {200: answers.Slot},
+        {200: slot_answers.Slot},
         (*SLOT, *SET_UP, errors.SlotBusy, errors.SlotNotOffline),
         body=schemas.SlotChange,
     ),
@@ -98,11 +98,23 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "DELETE /api/v1/models/{model}": Operation(
         {204: None}, (errors.ModelNotFound, errors.ModelInUse)
     ),
-    "GET /api/v1/engines": Operation({200: answers.Listed[answers.Engine]}, query=schemas.Page),
-    "POST /api/v1/engines": Operation(
-        {201: answers.Engine}, (errors.EngineExists,), body=schemas.EngineCreate
+    "GET /api/v1/engines": Operation(
+        {200: answers.Listed[engine_answers.Engine]}, query=schemas.Page
     ),
-    "GET /api/v1/engines/{engine}": Operation({200: answers.Engine}, (errors.EngineNotFound,)),
+    "POST /api/v1/engines": Operation(
+        {201: engine_answers.Engine}, (errors.EngineExists,), body=schemas.EngineCreate
+    ),
+    "GET /api/v1/engines/{engine}": Operation(
+        {200: engine_answers.Engine}, (errors.EngineNotFound,)
+    ),
+    "GET /api/v1/incidents": Operation(
+        {200: answers.Listed[engine_answers.Incident]},
+        (*SLOT, errors.EngineNotFound),
+        query=schemas.IncidentsQuery,
+    ),
+    "GET /api/v1/incidents/{incident_id}": Operation(
+        {200: engine_answers.Incident}, (errors.IncidentNotFound,)
+    ),
     "GET /api/v1/transitions": Operation(
         {200: answers.Listed[answers.Transition]}, SLOT, query=schemas.TransitionsQuery
     ),
@@ -123,4 +135,5 @@ PATH_PARAMETERS: Final[Mapping[str, Any]] = {
     "token": fields.TokenName,
     "job_id": fields.Id,
     "chain_id": fields.Id,
+    "incident_id": fields.Id,
 }

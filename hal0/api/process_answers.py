@@ -6,7 +6,7 @@ Shapes as in `answers.py`, which has those of slots, jobs and all else.
 from typing_extensions import TypedDict
 
 from hal0.api.answers import Code, Instant
-from hal0.states import Cause, JobKind, JobState, Outcome, SlotState
+from hal0.states import Cause, IncidentKind, JobKind, JobState, Outcome, SlotState
 
 Edge = TypedDict("Edge", {"from": SlotState | None, "to": SlotState, "cause": Cause}, closed=True)
 
@@ -18,8 +18,15 @@ class CodeAndStatus(TypedDict, closed=True):
     http_status: int
 
 
+class EngineAndStrangers(TypedDict, closed=True):
+    """An engine, and the models in it that belong to no slot, by its own names."""
+
+    name: str
+    strangers: list[str]
+
+
 class Meta(TypedDict, closed=True):
-    """The closed lists of this version."""
+    """The closed lists of this version, and its engines."""
 
     version: str
     schema_revision: str
@@ -30,6 +37,8 @@ class Meta(TypedDict, closed=True):
     kinds: list[JobKind]
     job_states: list[JobState]
     outcomes: list[Outcome]
+    incident_kinds: list[IncidentKind]
+    engines: list[EngineAndStrangers]
     error_codes: list[CodeAndStatus]
 
 

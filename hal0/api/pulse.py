@@ -33,6 +33,7 @@ class Pulse(threading.Thread):
         self._is_registered = False
         self._doubt: DatabaseError | None = None
         self._next_beat_ms = 0
+        self._is_run_unwritable = False
         self._ended = threading.Event()
 
     def doubt(self, error: DatabaseError) -> None:
@@ -43,6 +44,7 @@ class Pulse(threading.Thread):
         """Raise what a change would meet now, as far as it is known; writes nothing itself."""
         if (doubt := self._doubt) is not None:
             raise doubt.with_traceback(None)
+        self._db.ensure_undivided()
         self._db.ensure_room()
 
     def run(self) -> None:
@@ -68,7 +70,11 @@ class Pulse(threading.Thread):
             if was_well:
                 log.warning("not ready until this has passed: %s", error.detail)
         except OSError as error:
-            log.warning("the run folder cannot be written: %s", error)
+            if not self._is_run_unwritable:  # once, not each second for a night
+                log.warning("%s; give the run folder to this user (chown, chmod)", error)
+            self._is_run_unwritable = True
+        else:
+            self._is_run_unwritable = False
 
     def _renewed(self) -> Owner:
         if self._owner is None:
@@ -82,7 +88,7 @@ class Pulse(threading.Thread):
             if self._is_registered:
                 note_seen(tx, owner.id)
             else:
-                owner.register(tx)
+                owner.register(tx, self._settings.beat_s)
         self._is_registered = True
         if self._doubt is doubt:  # else another write has failed meanwhile
             self._doubt = None

@@ -11,6 +11,7 @@ from pydantic.config import JsonDict
 from hal0.access.tokens import LONGEST_S
 from hal0.api.fields import (
     Bytes,
+    Digits,
     EngineName,
     FileName,
     FilePath,
@@ -25,7 +26,8 @@ from hal0.api.fields import (
     TokenName,
 )
 from hal0.engines.options import LoadOptions
-from hal0.states import Cause, JobKind, JobState
+from hal0.settings import EngineKind
+from hal0.states import Cause, IncidentKind, JobKind, JobState
 
 MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 100
@@ -46,7 +48,7 @@ class Query(BaseModel):
 class Page(Query):
     """Which part of a list."""
 
-    limit: int = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
+    limit: Digits = Field(DEFAULT_LIMIT, ge=1, le=MAX_LIMIT)
     cursor: str | None = Field(None, max_length=500)
 
 
@@ -65,16 +67,24 @@ class SlotChange(Body):
     idle_after_s: Seconds | None = None
     unload_after_s: Seconds | None = None
     load_timeout_s: Limit | None = None
+    load_timeout_s_per_gb: Seconds | None = None
 
     @property
     def setup(self) -> dict[str, Any]:
-        """Every field, options complete, as the slot's row keeps them."""
-        return self.model_dump(mode="json", exclude={"name"})
+        """Every field but the options: which of them there are is the engine's to say."""
+        return self.model_dump(mode="json", exclude={"name", "options"})
 
     @property
     def given(self) -> dict[str, Any]:
-        """Those that the request names, and of the options those that it names."""
-        return self.model_dump(mode="json", exclude_unset=True)
+        """Those that the request names, but not the options."""
+        return self.model_dump(mode="json", exclude_unset=True, exclude={"options"})
+
+    @property
+    def given_options(self) -> dict[str, Any] | None:
+        """The options that the request names; None = it says nothing of options."""
+        if "options" not in self.model_fields_set:
+            return None
+        return self.options.model_dump(mode="json", exclude_unset=True)
 
 
 class SlotCreate(SlotChange):
@@ -219,7 +229,7 @@ class EngineCreate(Body):
     """Another inference server."""
 
     name: EngineName
-    kind: Literal["embedded", "lemonade"]
+    kind: EngineKind
     url: HttpOrigin
     key_file: FilePath | None = None
     settle_s: Limit | None = None
@@ -231,6 +241,15 @@ class TokenCreate(Body):
     name: TokenName
     role: Literal["client", "reader", "writer"]
     expires_in_s: float | None = Field(None, gt=0, le=LONGEST_S, allow_inf_nan=False)
+
+
+class IncidentsQuery(Page):
+    """Which incidents: at an engine, of a kind, of a slot, since a time or behind an id."""
+
+    engine: str | None = None
+    kind: IncidentKind | None = None
+    slot: str | None = None
+    since: Since = None
 
 
 class TransitionsQuery(Page):

@@ -1,13 +1,17 @@
 """What can be done to slots over HTTP. Creating and changing one loads nothing; orders enqueue."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from hal0.api import answers, exchange, views
+from hal0.api import answers, exchange, slot_answers
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
+from hal0.api.refusals import refused
 from hal0.api.schemas import (
     LoadBody,
     Page,
@@ -19,30 +23,54 @@ from hal0.api.schemas import (
     UnloadBody,
     ValidateBody,
 )
+from hal0.api.slot_views import slot_json
 from hal0.api.waiting import order
+from hal0.engines.options import complete
 from hal0.jobs.ledger import intake
+from hal0.jobs.ledger.breaker import breakers_of
 from hal0.jobs.ledger.intake import Accepted, Wish
 from hal0.jobs.queries import first_unfinished
 from hal0.jobs.setup import change_slot, create_slot, delete_slot
 from hal0.registry.catalog import model_named
+from hal0.registry.roster import EngineRow, engine_by_id, engine_named
+from hal0.settings import Settings
 from hal0.slots.overview import overviews
 from hal0.slots.queries import Slot, living_slots, slot_named
+from hal0.slots.times import times_of
 from hal0.states import JobKind
 
 
-def _shown(tx: Connection, listed: list[Slot]) -> list[answers.Slot]:
-    job_ids = first_unfinished(tx)
-    return [views.slot_json(seen, job_ids.get(seen.slot.id)) for seen in overviews(tx, listed)]
+def _shown(tx: Connection, settings: Settings, listed: list[Slot]) -> list[slot_answers.Slot]:
+    job_ids, breakers = first_unfinished(tx), breakers_of(tx)
+    return [
+        slot_json(
+            seen,
+            times_of(seen.slot, settings),
+            job_ids.get(seen.slot.id),
+            breakers.get(seen.slot.id),
+        )
+        for seen in overviews(tx, listed)
+    ]
+
+
+def _options(
+    engine: EngineRow, given: Mapping[str, Any] | None, kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return all options of a load at this engine: as given, else kept; raises InvalidRequest."""
+    try:
+        return complete(engine.kind, given or {}, kept)
+    except ValueError as exc:
+        raise refused([("options", str(exc))]) from exc
 
 
 async def list_slots(request: Request) -> Response:
     """Return a page of slots by name."""
-    query = exchange.query_of(request, Page)
+    query, settings = exchange.query_of(request, Page), exchange.settings_of(request)
     after = key_of("slots", str, query.cursor) or ""
 
-    def look(tx: Connection) -> answers.Listed[answers.Slot]:
+    def look(tx: Connection) -> answers.Listed[slot_answers.Slot]:
         rest = [slot for slot in living_slots(tx) if slot.name > after]
-        shown = _shown(tx, rest[: query.limit + 1])
+        shown = _shown(tx, settings, rest[: query.limit + 1])
         return page(shown, query.limit, lambda slot: cursor_of("slots", slot["name"]))
 
     return exchange.answer(await exchange.read(request, look))
@@ -51,8 +79,8 @@ async def list_slots(request: Request) -> Response:
 async def show_slot(request: Request) -> Response:
     """Return one slot."""
     exchange.query_of(request, Query)
-    name = request.path_params["slot"]
-    shown = await exchange.read(request, lambda tx: _shown(tx, [slot_named(tx, name)]))
+    name, settings = request.path_params["slot"], exchange.settings_of(request)
+    shown = await exchange.read(request, lambda tx: _shown(tx, settings, [slot_named(tx, name)]))
     return exchange.answer(shown[0])
 
 
@@ -62,8 +90,9 @@ async def add_slot(request: Request) -> Response:
     settings, act = exchange.settings_of(request), exchange.act(request)
 
     def do(tx: Connection) -> Reply:
-        slot = create_slot(tx, settings, body.name, body.setup, act)
-        return Reply(_shown(tx, [slot])[0], 201, f"/api/v1/slots/{slot.name}")
+        options = _options(engine_named(tx, body.engine), body.given_options, {})
+        slot = create_slot(tx, settings, body.name, {**body.setup, "options": options}, act)
+        return Reply(_shown(tx, settings, [slot])[0], 201, f"/api/v1/slots/{slot.name}")
 
     return exchange.respond(await exchange.change(request, do))
 
@@ -74,8 +103,13 @@ async def set_slot(request: Request) -> Response:
     name, settings = request.path_params["slot"], exchange.settings_of(request)
 
     def do(tx: Connection) -> Reply:
-        slot = change_slot(tx, settings, slot_named(tx, name), body.given)
-        return Reply(_shown(tx, [slot])[0])
+        slot, changes = slot_named(tx, name), body.given
+        moves = "engine" in changes
+        if moves or body.given_options is not None:
+            engine = engine_named(tx, body.engine) if moves else engine_by_id(tx, slot.engine_id)
+            changes["options"] = _options(engine, body.given_options, slot.options)
+        changed = change_slot(tx, settings, slot, changes)
+        return Reply(_shown(tx, settings, [changed])[0])
 
     return exchange.respond(await exchange.change(request, do))
 
@@ -100,7 +134,8 @@ async def load_slot(request: Request) -> Response:
     def do(tx: Connection) -> Accepted:
         slot = slot_named(tx, name)
         model_id = None if body.model is None else model_named(tx, body.model).id
-        options = {**slot.options, **body.given_options}
+        engine = engine_by_id(tx, slot.engine_id)
+        options = _options(engine, body.given_options, slot.options)
         wish = Wish(JobKind.LOAD, model_id, options, rehash=body.rehash)
         return intake.request_load(tx, slot, wish, by)
 

@@ -1,6 +1,6 @@
 """How things look as JSON: ids are integers, times RFC 3339 in UTC with `Z`."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast, overload
@@ -13,9 +13,8 @@ from hal0.jobs.ledger.intake import Accepted
 from hal0.jobs.ledger.rows import Job
 from hal0.jobs.queries import Attempt, ChainDetail, JobDetail, Progress
 from hal0.registry.catalog import Model
-from hal0.registry.roster import EngineRow
 from hal0.slots.audit import AuditRow
-from hal0.slots.overview import SlotOverview
+from hal0.states import JobKind, JobState
 from hal0.tables import TIME_FORMAT
 
 
@@ -40,44 +39,6 @@ def problem_of(row: Mapping[str, Any] | None) -> answers.Fault | None:
     }
 
 
-def slot_json(seen: SlotOverview, job_id: int | None) -> answers.Slot:
-    """Show a slot; `job_id` is the job that runs or is first in its line."""
-    slot = seen.slot
-    return {
-        "id": slot.id,
-        "name": slot.name,
-        "state": slot.state,
-        "since": when(slot.since),
-        "cause": slot.cause,
-        "engine": seen.engine,
-        "model": seen.model,
-        "wanted_model": seen.wanted_model,
-        "desired": slot.desired,
-        "options": cast(answers.Options, slot.options),
-        "pinned": slot.pinned,
-        "priority": slot.priority,
-        "idle_after_s": slot.idle_after_s,
-        "unload_after_s": slot.unload_after_s,
-        "load_timeout_s": slot.load_timeout_s,
-        "last_used_at": when(slot.last_used_at),
-        "in_flight": seen.in_flight,
-        "job_id": job_id,
-        "error": problem_of(slot.error),
-        "warnings": list(_warnings(seen)),
-        "version": slot.version,
-    }
-
-
-def _warnings(seen: SlotOverview) -> Iterator[str]:
-    """Say what a glance at the state would not: a wish that did not come true."""
-    slot = seen.slot
-    if slot.is_dispatchable and slot.wanted_model_id not in (None, slot.model_id):
-        yield (
-            f"holds {seen.model}, {seen.wanted_model} is wanted: its last load did not succeed or "
-            "is not done; see the jobs of this slot"
-        )
-
-
 def job_json(detail: JobDetail) -> answers.Job:
     """Show a job with its ended attempts."""
     job, progress = detail.job, detail.progress
@@ -100,9 +61,18 @@ def job_json(detail: JobDetail) -> answers.Job:
         "caused_by": detail.caused_by,
         "actor": detail.actor,
         "progress": None if progress is None else progress_json(progress),
+        "files": _files_of(job),
         "error": problem_of(job.error),
         "attempts": [attempt_json(attempt) for attempt in detail.attempts],
     }
+
+
+def _files_of(job: Job) -> Any:
+    """Show how the files of a model came, or that they are good; None of other jobs."""
+    files = (job.result or {}).get("files")
+    if job.state is not JobState.SUCCEEDED or files is None:
+        return None
+    return files if job.kind is JobKind.PULL else {file["path"]: "good" for file in files}
 
 
 def progress_json(progress: Progress) -> answers.Progress:
@@ -220,21 +190,6 @@ def model_json(model: Model, verified: Mapping[Path, datetime]) -> answers.Model
         ],
         "source": model.main.shown_source,
         "on_disk": True if all(file.path in verified for file in model.files) else None,
-    }
-
-
-def engine_json(engine: EngineRow) -> answers.Engine:
-    """Show an engine and what was last seen of it; of its key only where it is kept."""
-    return {
-        "id": engine.id,
-        "name": engine.name,
-        "kind": engine.kind,
-        "url": engine.url,
-        "key_file": engine.key_file,
-        "settle_s": engine.settle_s,
-        "process": engine.process,
-        "last_health_at": when(engine.last_health_at),
-        "last_error": cast(answers.Refusal | None, engine.last_error),
     }
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Final
 
 from sqlalchemy import Connection, func, select
 
 from hal0.errors import SlotNotFound
 from hal0.slots.queries import Slot
+from hal0.states import Desired
 from hal0.tables import engines, leases, models, slots
 
 
@@ -16,28 +19,48 @@ class SlotOverview:
 
     slot: Slot
     engine: str
+    engine_holds: int | None
+    """How many models its engine holds at once, as last seen; None = no limit, or unknown."""
+    meant_loaded: int
+    """How many slots of its engine are meant to be loaded."""
     model: str | None
     wanted_model: str | None
+    to_restore: str | None
+    """The model that a machine is to load again."""
     in_flight: int
 
 
+_ENGINES: Final = select(engines.c.id, engines.c.name, engines.c.seen)
+_MEANT_LOADED: Final = (
+    select(slots.c.engine_id, func.count().label("slots"))
+    .where(slots.c.deleted_at.is_(None), slots.c.desired == Desired.LOADED)
+    .group_by(slots.c.engine_id)
+)
+
+
 def overviews(tx: Connection, listed: Sequence[Slot]) -> list[SlotOverview]:
-    """Return these slots, in their order, with names and counts: three queries however many."""
-    model_ids = {slot.model_id for slot in listed} | {slot.wanted_model_id for slot in listed}
+    """Return these slots, in their order, with names and counts, in a few queries however many."""
+    noted = {slot.id: (slot.restore or {}).get("model_id") for slot in listed}
+    of_rows = ((slot.model_id, slot.wanted_model_id) for slot in listed)
+    model_ids = {*chain.from_iterable(of_rows), *noted.values()}
     model_names = {
         row.id: row.name
         for row in tx.execute(
             select(models.c.id, models.c.name).where(models.c.id.in_(model_ids - {None}))
         )
     }
-    engine_names = {row.id: row.name for row in tx.execute(select(engines.c.id, engines.c.name))}
+    engine_of = {row.id: row for row in tx.execute(_ENGINES)}
+    meant = {row.engine_id: row.slots for row in tx.execute(_MEANT_LOADED)}
     flying = in_flight(tx)
     return [
         SlotOverview(
             slot,
-            engine_names[slot.engine_id],
+            engine_of[slot.engine_id].name,
+            (engine_of[slot.engine_id].seen or {}).get("max_models"),
+            meant.get(slot.engine_id, 0),
             model_names.get(slot.model_id),
             model_names.get(slot.wanted_model_id),
+            model_names.get(noted[slot.id]),
             flying.get(slot.id, 0),
         )
         for slot in listed

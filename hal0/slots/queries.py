@@ -64,16 +64,20 @@ class Slot:
         return self.is_dispatchable and self.model_id == model_id and self.held_options == options
 
 
-_COLUMNS = [slots.c[field.name] for field in fields(Slot)]
+_NAMES = [field.name for field in fields(Slot)]
+_COLUMNS = [slots.c[name] for name in _NAMES]
 _LIVING = select(*_COLUMNS).where(slots.c.deleted_at.is_(None))
 _BY_NAME = _LIVING.where(slots.c.name == bindparam("name"))
 _BY_ID = select(*_COLUMNS).where(slots.c.id == bindparam("id"))
 _BY_ENGINE = _LIVING.where(slots.c.engine_id == bindparam("engine_id")).order_by(slots.c.id)
 _ALL = _LIVING.order_by(slots.c.name)
+_LAST_MOVES = select(slots.c.id, slots.c.last_transition_id).where(
+    slots.c.engine_id == bindparam("engine_id"), slots.c.deleted_at.is_(None)
+)
 
 
 def _slot(row: Row[Any]) -> Slot:
-    values = dict(row._mapping)
+    values = dict(zip(_NAMES, row, strict=True))
     values["state"] = SlotState(values["state"])
     values["desired"] = Desired(values["desired"])
     values["pinned"] = bool(values["pinned"])
@@ -98,6 +102,12 @@ def slot_by_id(tx: Connection, slot_id: int) -> Slot:
 def slots_of_engine(tx: Connection, engine_id: int) -> list[Slot]:
     """Return the living slots of one engine, oldest first."""
     return [_slot(row) for row in tx.execute(_BY_ENGINE, {"engine_id": engine_id})]
+
+
+def last_moves(tx: Connection, engine_id: int) -> dict[int, int]:
+    """Return where the living slots of one engine stand: slot id → id of its last transition."""
+    rows = tx.execute(_LAST_MOVES, {"engine_id": engine_id})
+    return {row.id: row.last_transition_id for row in rows}
 
 
 def living_slots(tx: Connection) -> list[Slot]:

@@ -104,10 +104,12 @@ async def test_a_host_header_of_another_machine_is_refused(
         {"Origin": ""},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
+        [("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")],
+        [("Sec-Fetch-Site", "none"), ("Sec-Fetch-Site", "none")],
     ],
 )
 async def test_a_page_of_another_origin_changes_nothing(
-    api: httpx.AsyncClient, headers: dict[str, str]
+    api: httpx.AsyncClient, headers: dict[str, str] | list[tuple[str, str]]
 ) -> None:
     for send in (
         api.post("/api/v1/slots", json={"name": "chat"}, headers=headers),

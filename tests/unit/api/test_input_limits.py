@@ -33,6 +33,13 @@ async def test_a_cursor_that_no_list_gave_is_refused(
     assert told(refused) == (422, "request.invalid")
 
 
+@pytest.mark.parametrize("limit", ["1_0", " 5", "5 ", "+5", "٣", "0x5", "5.0", "", "-1", "0"])
+async def test_a_limit_is_a_number_in_digits(api: httpx.AsyncClient, limit: str) -> None:
+    refused = await api.get(SLOTS, params={"limit": limit})
+    assert told(refused) == (422, "request.invalid")
+    assert [field["field"] for field in refused.json()["evidence"]["fields"]] == ["limit"]
+
+
 @pytest.mark.parametrize(
     ("headers", "words"),
     [

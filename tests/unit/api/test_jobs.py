@@ -21,7 +21,7 @@ from tests.rows import (
 pytestmark = pytest.mark.anyio
 JOB_FIELDS = (
     "id chain_id kind state outcome slot model engine attempt created_at run_after started_at "
-    "ended_at deadline_at waiting_for caused_by actor progress error attempts"
+    "ended_at deadline_at waiting_for caused_by actor progress files error attempts"
 )
 
 

@@ -1,14 +1,18 @@
+from typing import Any
+
 import httpx
 import pytest
 from sqlalchemy import select
 
-from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.engines.connect import KINDS
-from hal0.registry.catalog import model_named
+from hal0.errors import ChecksumMismatch
+from hal0.jobs.ledger import claims
+from hal0.registry.catalog import model_by_id, model_named
 from hal0.settings import Settings
-from hal0.tables import file_verdicts, idempotency_keys
-from tests.rows import make_model, make_slot
+from hal0.states import JobKind, Outcome
+from hal0.tables import idempotency_keys
+from tests.rows import ask_load, claim_next, make_model, make_slot
 
 pytestmark = pytest.mark.anyio
 SHA = "AB" * 32
@@ -168,25 +172,80 @@ async def test_a_model_that_a_slot_wants_is_not_forgotten(
     assert (refused.status_code, refused.json()["code"]) == (409, "model.in_use")
 
 
-async def test_a_model_is_on_disk_when_a_validation_said_so(
-    api: httpx.AsyncClient, db: Database
-) -> None:
-    make_model(db, sha256=SHA.lower(), size_bytes=7)
-    row = {
-        "device": 1,
-        "inode": 1,
-        "size_bytes": 7,
-        "mtime_ns": 1,
-        "ctime_ns": 1,
-        "format": "gguf",
-        "expected_sha256": SHA.lower(),
-        "verified_at": utc_now(),
-    }
+def end_next(db: Database, sha256: str | None = SHA.lower(), outcome: str = "done") -> None:
+    """Claim the next job and end it: well, or as a validation that found another digest."""
+    held = claim_next(db)
     with db.write() as tx:
-        tx.execute(file_verdicts.insert(), row)
-    model = (await api.get("/api/v1/models/tiny")).json()
-    assert model["on_disk"] is True
-    assert model["files"][0]["verified_at"].endswith("Z")
+        if outcome == "failed":
+            claims.fail(tx, held, ChecksumMismatch("other bytes"))
+            return
+        model = model_by_id(tx, held.chain.model_id or 0)
+        fact = {"path": str(model.main.path), "sha256": sha256}
+        result: dict[str, Any] = {"files": [fact] if held.job.kind is JobKind.VALIDATE else {}}
+        claims.finish(tx, held, Outcome(outcome), result)
+
+
+async def shown(api: httpx.AsyncClient, name: str = "tiny") -> tuple[bool | None, bool]:
+    model = (await api.get(f"/api/v1/models/{name}")).json()
+    return model["on_disk"], model["files"][0]["verified_at"] is not None
+
+
+@pytest.fixture
+def tiny(db: Database) -> Database:
+    make_model(db, sha256=SHA.lower(), size_bytes=7)
+    make_slot(db, "chat", "tiny")
+    return db
+
+
+async def test_a_model_is_on_disk_when_its_newest_validation_found_its_files(
+    api: httpx.AsyncClient, tiny: Database
+) -> None:
+    ask_load(tiny)
+    end_next(tiny, outcome="skipped")
+    assert await shown(api) == (None, False)
+    end_next(tiny)
+    assert await shown(api) == (True, True)
+    assert (await api.get("/api/v1/models")).json()["items"][0]["on_disk"] is True
+
+
+async def test_the_same_bytes_of_another_model_say_nothing_of_this_one(
+    api: httpx.AsyncClient, tiny: Database
+) -> None:
+    make_model(tiny, "never", sha256=SHA.lower(), size_bytes=7)
+    ask_load(tiny)
+    end_next(tiny, outcome="skipped")
+    end_next(tiny)
+    assert await shown(api, "never") == (None, False)
+
+
+async def test_a_validation_that_fails_takes_an_earlier_one_back(
+    api: httpx.AsyncClient, tiny: Database
+) -> None:
+    for outcome in ("done", "failed"):
+        ask_load(tiny, rehash=outcome == "failed")
+        end_next(tiny, outcome="skipped")
+        end_next(tiny, outcome=outcome)
+    assert await shown(api) == (None, False)
+
+
+async def test_what_a_pull_changed_is_not_what_was_validated(
+    api: httpx.AsyncClient, tiny: Database
+) -> None:
+    for outcome in ("skipped", "done"):
+        ask_load(tiny, rehash=outcome == "done")
+        end_next(tiny, outcome=outcome)
+        if outcome == "skipped":
+            end_next(tiny)
+    assert await shown(api) == (None, False)
+
+
+async def test_a_validation_of_another_digest_than_is_registered_now_does_not_count(
+    api: httpx.AsyncClient, tiny: Database
+) -> None:
+    ask_load(tiny)
+    end_next(tiny, outcome="skipped")
+    end_next(tiny, sha256="cd" * 32)
+    assert await shown(api) == (None, False)
 
 
 async def test_models_are_listed_by_name_in_pages(api: httpx.AsyncClient, db: Database) -> None:

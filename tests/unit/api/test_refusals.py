@@ -11,7 +11,10 @@ from hal0.db import Database
 from tests.rows import contents, make_model, make_slot
 
 pytestmark = pytest.mark.anyio
-SLOT = "engine, model, options, pinned, priority, idle_after_s, unload_after_s, load_timeout_s"
+SLOT = (
+    "engine, model, options, pinned, priority, idle_after_s, unload_after_s, load_timeout_s, "
+    "load_timeout_s_per_gb"
+)
 OPTIONS = "ctx_size, llamacpp_backend, llamacpp_args"
 BODIES: list[tuple[str, Any, str]] = [
     ("slots", {}, "name: must be given"),

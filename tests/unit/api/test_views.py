@@ -15,11 +15,14 @@ from starlette.applications import Starlette
 
 from hal0.access.roles import Role
 from hal0.access.tokens import Token
-from hal0.api import answers, views
+from hal0.api import answers, engine_answers, engine_views, slot_answers, views
+from hal0.api.slot_views import slot_json
 from hal0.clock import utc_now
 from hal0.engines.options import parse
 from hal0.errors import Hal0Error, SlotBusy, tree
 from hal0.jobs.bulk import Retried
+from hal0.jobs.incident_queries import Incident, MovedSlot
+from hal0.jobs.ledger.breaker import Breaker
 from hal0.jobs.ledger.intake import Accepted
 from hal0.jobs.ledger.rows import Chain, Job
 from hal0.jobs.queries import Attempt, ChainDetail, JobDetail, Progress
@@ -28,6 +31,7 @@ from hal0.registry.roster import EngineRow
 from hal0.slots.audit import AuditRow
 from hal0.slots.overview import SlotOverview
 from hal0.slots.queries import Slot
+from hal0.slots.times import Times
 from hal0.states import Cause, Outcome, SlotState
 from tests.documented import document_of
 
@@ -65,8 +69,33 @@ def some(kind: type[Any], /, **fields: Strategy) -> Strategy:
     )
 
 
+NOTES = st.fixed_dictionaries(
+    {
+        "cause": text_of(Cause),
+        "model_id": st.integers(1, 9),
+        "options": OPTIONS,
+        "job_id": st.none() | st.integers(1, 9),
+    }
+)
 SLOTS = some(
-    Slot, cause=text_of(Cause), options=OPTIONS, error=st.none() | FAULTS, held_options=st.none()
+    Slot,
+    cause=text_of(Cause),
+    options=OPTIONS,
+    error=st.none() | FAULTS,
+    held_options=st.none(),
+    restore=st.none() | NOTES,
+)
+NAMES = st.lists(st.text(max_size=5), max_size=2)
+SEEN = st.fixed_dictionaries(
+    {
+        "version": st.none() | st.text(max_size=5),
+        "max_models": st.none() | st.integers(1, 9),
+        "models": NAMES,
+        "strangers": NAMES,
+    }
+)
+MOVED = some(
+    MovedSlot, from_state=text_of(SlotState), to_state=text_of(SlotState), cause=text_of(Cause)
 )
 JOBS = some(Job, error=st.none() | FAULTS, result=st.none())
 ATTEMPTS = some(Attempt, outcome=text_of(Outcome), error=st.none() | FAULTS)
@@ -90,9 +119,14 @@ CHAINS = some(
 FILES = some(RegisteredFile, role=st.sampled_from(["main", "mmproj", "shard"]))
 VIEWS: dict[str, tuple[Any, Callable[[Any], Any], Strategy]] = {
     "slot": (
-        answers.Slot,
-        lambda seen: views.slot_json(seen, seen.slot.model_id),
-        some(SlotOverview, slot=SLOTS),
+        slot_answers.Slot,
+        lambda told: slot_json(*told),
+        st.tuples(
+            some(SlotOverview, slot=SLOTS),
+            some(Times),
+            st.none() | st.integers(1, 9),
+            st.none() | some(Breaker, sent=st.integers(0, 6)),
+        ),
     ),
     "job": (answers.Job, views.job_json, DETAILS),
     "chain": (answers.Chain, views.chain_json, CHAINS),
@@ -117,13 +151,23 @@ VIEWS: dict[str, tuple[Any, Callable[[Any], Any], Strategy]] = {
         ),
     ),
     "engine": (
-        answers.Engine,
-        views.engine_json,
+        engine_answers.Engine,
+        engine_views.engine_json,
         some(
             EngineRow,
             kind=st.sampled_from(["embedded", "lemonade"]),
             settle_s=st.floats(0, 9),
             last_error=st.none() | REFUSALS,
+            seen=st.none() | SEEN,
+        ),
+    ),
+    "incident": (
+        engine_answers.Incident,
+        engine_views.incident_json,
+        some(
+            Incident,
+            moved=st.lists(MOVED, max_size=2).map(tuple),
+            evidence=st.none() | FACTS,
         ),
     ),
     "transition": (

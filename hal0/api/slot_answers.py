@@ -1,0 +1,63 @@
+"""What an answer says of a slot; shapes as in `answers.py`."""
+
+from typing import Annotated
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from hal0.api.answers import CauseName, Fault, Instant, Options
+from hal0.states import Desired, SlotState
+
+
+class Effective(TypedDict, closed=True):
+    """The times that hold for a slot: its own, else the settings'; of the first two 0 = never."""
+
+    idle_after_s: float
+    unload_after_s: float
+    load_timeout_s: float
+    load_timeout_s_per_gb: float
+
+
+class Restore(TypedDict, closed=True):
+    """What a machine is to load again, and the automatic loads of the slot in a row."""
+
+    cause: Annotated[CauseName | None, Field(description="why; null = nothing is to be loaded")]
+    model: str | None
+    because_of_job_id: Annotated[int | None, Field(description="the load that cost the model")]
+    sent: Annotated[int, Field(description="automatic loads in a row")]
+    opens_at: Annotated[
+        Instant | None,
+        Field(description="not before may a machine send the next; null = now, or it is parked"),
+    ]
+    is_parked: Annotated[bool, Field(description="no machine loads it; an operator may")]
+
+
+class Slot(TypedDict, closed=True):
+    """A named place holding at most one model."""
+
+    id: int
+    name: str
+    state: SlotState
+    since: Instant
+    cause: Annotated[CauseName, Field(description="why it came into this state")]
+    engine: str
+    model: Annotated[str | None, Field(description="what it holds")]
+    wanted_model: Annotated[str | None, Field(description="what it is set up for")]
+    desired: Desired
+    options: Options
+    pinned: bool
+    priority: int
+    idle_after_s: Annotated[float | None, Field(description="null = the default, 0 = never")]
+    unload_after_s: Annotated[float | None, Field(description="null = the default, 0 = never")]
+    load_timeout_s: Annotated[float | None, Field(description="null = the default")]
+    load_timeout_s_per_gb: Annotated[
+        float | None, Field(description="added for each 10⁹ bytes of files; null = the default")
+    ]
+    effective: Effective
+    last_used_at: Instant | None
+    in_flight: Annotated[int, Field(description="requests that it is serving")]
+    job_id: Annotated[int | None, Field(description="the job that runs or is first in its line")]
+    error: Fault | None
+    restore: Restore | None
+    warnings: list[str]
+    version: int

@@ -1,0 +1,79 @@
+"""How a slot looks as JSON: its row, the times that hold, and what a glance would not tell."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import cast
+
+from hal0.api import answers, slot_answers
+from hal0.api.views import problem_of, when
+from hal0.jobs.ledger.breaker import Breaker
+from hal0.jobs.outlook import hindrance, opens_at
+from hal0.jobs.restore import restore_of
+from hal0.slots.overview import SlotOverview
+from hal0.slots.times import Times
+
+
+def slot_json(
+    seen: SlotOverview, times: Times, job_id: int | None, breaker: Breaker | None
+) -> slot_answers.Slot:
+    """Show a slot; `job_id` is the job that runs or is first in its line."""
+    slot = seen.slot
+    return {
+        "id": slot.id,
+        "name": slot.name,
+        "state": slot.state,
+        "since": when(slot.since),
+        "cause": slot.cause,
+        "engine": seen.engine,
+        "model": seen.model,
+        "wanted_model": seen.wanted_model,
+        "desired": slot.desired,
+        "options": cast(answers.Options, slot.options),
+        "pinned": slot.pinned,
+        "priority": slot.priority,
+        "idle_after_s": slot.idle_after_s,
+        "unload_after_s": slot.unload_after_s,
+        "load_timeout_s": slot.load_timeout_s,
+        "load_timeout_s_per_gb": slot.load_timeout_s_per_gb,
+        "effective": cast(slot_answers.Effective, asdict(times)),
+        "last_used_at": when(slot.last_used_at),
+        "in_flight": seen.in_flight,
+        "job_id": job_id,
+        "error": problem_of(slot.error),
+        "restore": _restore_json(seen, breaker),
+        "warnings": list(_warnings(seen, breaker)),
+        "version": slot.version,
+    }
+
+
+def _restore_json(seen: SlotOverview, breaker: Breaker | None) -> slot_answers.Restore | None:
+    noted = restore_of(seen.slot)
+    if noted is None and breaker is None:
+        return None
+    return {
+        "cause": None if noted is None else noted["cause"],
+        "model": seen.to_restore,
+        "because_of_job_id": None if noted is None else noted["job_id"],
+        "sent": 0 if breaker is None else breaker.sent,
+        "opens_at": when(opens_at(breaker)),
+        "is_parked": breaker is not None and breaker.is_parked,
+    }
+
+
+def _warnings(seen: SlotOverview, breaker: Breaker | None) -> Iterator[str]:
+    """Say what a glance at the state would not: a wish that did not, or cannot, come true."""
+    slot = seen.slot
+    if slot.is_dispatchable and slot.wanted_model_id not in (None, slot.model_id):
+        yield (
+            f"holds {seen.model}, {seen.wanted_model} is wanted: its last load did not succeed or "
+            "is not done; see the jobs of this slot"
+        )
+    kept_away = hindrance(breaker, seen.to_restore)
+    if slot.restore is not None and kept_away is not None:
+        yield kept_away
+    if seen.engine_holds is not None and seen.engine_holds < seen.meant_loaded:
+        yield (
+            f"engine {seen.engine} holds no more than {seen.engine_holds} at once, and "
+            f"{seen.meant_loaded} slots are meant to be loaded: one load drops another's model. "
+            "Raise the engine's limit, or unload a slot"
+        )

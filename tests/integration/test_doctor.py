@@ -1,0 +1,367 @@
+"""`hal0 doctor` before a Lemonade server, an embedded engine and a home with what hurts."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import freezegun
+import pytest
+
+from hal0.cli import main
+from hal0.cli.checks import database, engines, machine, workers
+from hal0.cli.findings import Finding
+from hal0.clock import monotonic_ms, utc_now
+from hal0.db import Database
+from hal0.jobs.owners import Owner
+from hal0.registry.roster import EngineRow, all_engines
+from hal0.settings import Settings
+from hal0.tables import engines as engine_rows
+from hal0.tables import job_beats
+from tests.engine_process import ROOT, EngineProcess
+from tests.fakes.lemond import Lemond
+from tests.mishaps import see
+from tests.rows import ask_load, claim_next, make_model, make_slot
+from tests.tiny_gguf import write_tiny_gguf
+
+KEY = "a-key-of-tests"
+DIE = """
+import os, signal, sys
+from hal0.db import open_database
+from hal0.jobs.owners import Owner
+from hal0.settings import Settings
+
+settings = Settings(home=sys.argv[1])
+owner = Owner(settings.run, "worker")
+with open_database(settings).write() as tx:
+    owner.register(tx)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+"""A worker that is killed as soon as it is known."""
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    for seed, name in enumerate(("ga", "gb")):
+        write_tiny_gguf(folder / f"{name}.gguf", seed=seed)
+    return folder
+
+
+def is_at(db: Database, url: str, **values: Any) -> None:
+    """Let the engine of the home be there."""
+    with db.write() as tx:
+        row = {"url": url, "kind": "lemonade", "settle_s": 1200.0, **values}
+        tx.execute(engine_rows.update().values(**row))
+
+
+def found(settings: Settings) -> dict[str, Finding]:
+    """Return what is found of the engine `default`, by what was looked at."""
+    seen = list(engines.engines(settings))
+    by_check = {one.check.removeprefix("engine default").removeprefix(": "): one for one in seen}
+    assert len(by_check) == len(seen)
+    assert all(one.to_do for one in seen if one.verdict in ("wrong", "note"))
+    return by_check
+
+
+def verdicts(settings: Settings) -> dict[str, str]:
+    return {check: one.verdict for check, one in found(settings).items()}
+
+
+WELL = {"": "ok", "version": "ok", "global_timeout": "ok"}
+
+
+def test_a_lemonade_that_is_as_hal0_wants_it_is_well(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    with Lemond(models) as lemond:
+        is_at(db, lemond.url)
+        assert verdicts(settings) == WELL
+        assert found(settings)[""].detail == f"answers at {lemond.url} with 0 models"
+
+
+def test_what_keeps_fewer_models_than_are_meant_to_be_loaded_is_wrong(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    for name in ("chat", "code"):
+        make_slot(db, name, desired="loaded")
+    with Lemond(models, max_loaded_models=1) as lemond:
+        is_at(db, lemond.url)
+        room = found(settings)["room"]
+        assert room.verdict == "wrong"
+        assert room.detail.startswith("holds 1 at once, and 2 slots are meant to be loaded: chat")
+        assert "max_loaded_models" in (room.to_do or "")
+        assert verdicts(settings) == WELL | {"room": "wrong"}
+        lemond.post("/internal/set", {"max_loaded_models": 2})
+        assert verdicts(settings) == WELL
+
+
+def test_what_unloads_by_itself_is_wrong(models: Path, db: Database, settings: Settings) -> None:
+    with Lemond(models, script={"auto_evict": True}) as lemond:
+        is_at(db, lemond.url)
+        assert verdicts(settings) == WELL | {"auto_evict": "wrong"}
+
+
+def test_a_limit_of_loads_that_hal0_does_not_wait_for_is_wrong_and_one_too_short_is_told(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    make_slot(db, "big", load_timeout_s=500.0)
+    with Lemond(models, script={"global_timeout_s": 601}) as lemond:
+        is_at(db, lemond.url)
+        timeout = found(settings)["global_timeout"]
+        assert timeout.verdict == "wrong"
+        assert timeout.to_do == ("set it to 600 or less in its config.json, and start it again")
+        lemond.post("/internal/set", {"global_timeout": 600})
+        assert verdicts(settings) == WELL
+        lemond.post("/internal/set", {"global_timeout": 499})
+        timeout = found(settings)["global_timeout"]
+        assert timeout.verdict == "note"
+        assert "big may take up to 500 s" in timeout.detail
+
+
+def test_models_of_other_clients_are_told_and_no_more(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    with Lemond(models) as lemond:
+        is_at(db, lemond.url)
+        lemond.post("/v1/load", {"model_name": "extra.ga"}).raise_for_status()
+        strangers = found(settings)["strangers"]
+        assert strangers.verdict == "note"
+        assert strangers.detail == "has loaded what belongs to no slot: ga"
+        make_model(db, "ga", models / "ga.gguf")
+        make_slot(db, "chat", "ga")
+        assert verdicts(settings) == WELL
+
+
+@pytest.mark.parametrize("version", [None, "10.9.1", "nightly"])
+def test_a_version_that_hal0_does_not_know_is_told(
+    models: Path, db: Database, settings: Settings, version: str | None
+) -> None:
+    with answering({"all_models_loaded": [], "version": version}) as url:
+        is_at(db, url)
+        assert found(settings)["version"].verdict == "note"
+
+
+def test_an_engine_that_gives_no_list_is_wrong(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    with Lemond(models, script={"health": "no_list"}) as lemond:
+        is_at(db, lemond.url)
+        assert found(settings)[""].verdict == "wrong"
+
+
+def test_a_key_that_is_missing_wrong_or_unreadable_is_told_apart(
+    models: Path, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    key_file = tmp_path / "engine.key"
+    with Lemond(models, key=KEY) as lemond:
+        is_at(db, lemond.url)
+        assert found(settings)[""].detail.startswith("wants a key, and hal0 has none for it")
+        is_at(db, lemond.url, key_file=str(key_file))
+        assert "cannot be read" in found(settings)[""].detail
+        key_file.write_text("\n")
+        assert f"{key_file} is empty" in found(settings)[""].detail
+        key_file.write_text("another\n")
+        wrong = found(settings)[""]
+        assert f"{key_file} holds another one" in wrong.detail
+        assert (wrong.verdict, KEY in str(wrong)) == ("wrong", False)
+        key_file.write_text(f"{KEY}\n")
+        assert verdicts(settings) == WELL
+
+
+def test_a_configuration_for_the_admin_alone_is_unknown_and_told(
+    models: Path, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "engine.key").write_text(KEY)
+    with Lemond(models, key=KEY, admin_key="another", script={"auto_evict": True}) as lemond:
+        is_at(db, lemond.url, key_file=str(tmp_path / "engine.key"))
+        assert verdicts(settings) == {"": "ok", "version": "ok", "config": "note"}
+
+
+def test_an_engine_that_is_gone_is_wrong_and_one_that_hangs_unknown(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    with Lemond(models) as lemond:
+        is_at(db, lemond.url)
+        os.kill(lemond.pid, signal.SIGSTOP)
+        assert verdicts(settings) == {"": "unknown"}
+        os.kill(lemond.pid, signal.SIGCONT)
+        lemond.kill()
+        gone = found(settings)[""]
+        assert (gone.verdict, gone.to_do) == ("wrong", f"start it at {lemond.url}, or `hal0 up`")
+
+
+def test_connections_that_an_engine_does_not_close_are_told_beyond_a_handful(
+    db: Database, settings: Settings
+) -> None:
+    with ExitStack() as stack, socket.create_server(("127.0.0.1", 0)) as listener:
+        address = listener.getsockname()
+        is_at(db, f"http://127.0.0.1:{address[1]}")
+        row = engine_row(settings)
+
+        def connect() -> None:
+            client = socket.create_connection(address)
+            stack.enter_context(listener.accept()[0])
+            client.close()
+
+        for _ in range(engines.HANDFUL):
+            connect()
+        assert list(engines.sockets(row)) == []
+        connect()
+        (sockets,) = engines.sockets(row)
+    assert (sockets.check, sockets.verdict) == ("engine default: sockets", "note")
+    assert sockets.detail.startswith(f"{engines.HANDFUL + 1} connections to port {address[1]} ")
+
+
+@pytest.mark.slow
+def test_the_embedded_engine_is_asked_nothing_that_only_lemonade_knows(
+    models: Path, db: Database, settings: Settings, tmp_path: Path
+) -> None:
+    with EngineProcess(models, home=tmp_path) as engine:
+        is_at(db, engine.url, kind="embedded", settle_s=600.0)
+        assert verdicts(settings) == {"": "ok"}
+
+
+# -- workers, clocks, disks -----------------------------------------------------------------------
+
+
+def test_a_running_job_that_has_not_beaten_for_too_long_is_wrong(
+    db: Database, settings: Settings
+) -> None:
+    make_model(db)
+    make_slot(db, "chat", "tiny")
+    ask_load(db)
+    with closing_owner(settings, db) as owner:
+        held = claim_next(db, owner.id)
+        assert list(workers.beats(settings)) == []
+        beat(db, held.job.id, held.job.attempt - 1, ago_s=1000)
+        assert list(workers.beats(settings)) == []
+        beat(db, held.job.id, held.job.attempt, ago_s=settings.silence_s - 10)
+        assert list(workers.beats(settings)) == []
+        beat(db, held.job.id, held.job.attempt, ago_s=settings.silence_s + 5)
+        (silent,) = workers.beats(settings)
+        assert (silent.check, silent.verdict) == (f"job {held.job.id}", "wrong")
+        assert "this pull of slot chat runs, and has not beaten for 3" in silent.detail
+        assert f"kill -KILL {os.getpid()}" in (silent.to_do or "")
+
+
+def test_what_dead_processes_left_in_the_run_folder_is_told(
+    db: Database, settings: Settings
+) -> None:
+    assert list(workers.leftovers(settings)) == []
+    with closing_owner(settings, db):
+        assert [one.verdict for one in workers.leftovers(settings)] == ["ok"]
+        died = subprocess.run([sys.executable, "-c", DIE, settings.home], cwd=ROOT, check=False)
+        assert died.returncode == -signal.SIGKILL
+        (told,) = workers.leftovers(settings)
+    assert (told.verdict, told.detail.startswith("1 locks and bells in ")) == ("note", True)
+
+
+def test_a_clock_that_was_set_back_is_wrong(db: Database, settings: Settings) -> None:
+    make_slot(db, "chat")
+    assert [one.verdict for one in database.clock(settings)] == ["ok"]
+    with freezegun.freeze_time(utc_now() - timedelta(hours=2)):
+        (wrong,) = database.clock(settings)
+    assert wrong.verdict == "wrong"
+    assert wrong.detail.startswith("the newest rows are 72")
+
+
+def test_a_monotonic_clock_of_another_namespace_is_wrong(db: Database, settings: Settings) -> None:
+    see(db)
+    assert [one.verdict for one in database.clock(settings)] == ["ok"]
+    with db.write() as tx:
+        tx.execute(engine_rows.update().values(scanned_ms=monotonic_ms() + 60_000))
+    (wrong,) = database.clock(settings)
+    assert (wrong.verdict, "monotonic clock" in wrong.detail) == ("wrong", True)
+
+
+def test_a_disk_without_room_for_a_pull_is_wrong(settings: Settings) -> None:
+    assert machine.models(settings).verdict == "ok"
+    needy = settings.model_copy(update={"disk_reserve_bytes": 2**62})
+    wrong = machine.models(needy)
+    assert (wrong.verdict, wrong.to_do is not None) == ("wrong", True)
+
+
+def test_every_finding_reaches_the_command_and_its_exit_code(
+    models: Path,
+    db: Database,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HAL0_HOME", str(settings.home))
+    with Lemond(models, script={"auto_evict": True}) as lemond:
+        monkeypatch.setenv("HAL0_ENGINE_URL", lemond.url)
+        is_at(db, lemond.url)
+        code = main(["doctor", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    by_check = {one["check"]: one["verdict"] for one in told["findings"]}
+    assert (code, told["well"]) == (1, False)
+    expected = {"home": "ok", "models": "ok", "database": "ok", "clock": "ok"}
+    expected |= {"engine default": "ok", "engine default: auto_evict": "wrong"}
+    assert expected.items() <= by_check.items()
+
+
+# -- builders -------------------------------------------------------------------------------------
+
+
+def engine_row(settings: Settings) -> EngineRow:
+    with database.reading(settings) as tx:
+        return all_engines(tx)[0]
+
+
+@contextmanager
+def closing_owner(settings: Settings, db: Database) -> Iterator[Owner]:
+    """Be a worker."""
+    owner = Owner(settings.run, "worker")
+    try:
+        with db.write() as tx:
+            owner.register(tx)
+        yield owner
+    finally:
+        owner.close()
+
+
+def beat(db: Database, job_id: int, attempt: int, ago_s: float) -> None:
+    """Let the last beat of a job be so long ago."""
+    at = utc_now() - timedelta(seconds=ago_s)
+    with db.write() as tx:
+        tx.execute(job_beats.delete())
+        row = {"job_id": job_id, "attempt": attempt, "beat": 1, "at": at}
+        tx.execute(job_beats.insert().values(**row))
+
+
+@contextmanager
+def answering(health: dict[str, Any]) -> Iterator[str]:
+    """Serve this health, and nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_health = self.path == "/v1/health"
+            body = json.dumps(health if is_health else {"error": "none"}).encode()
+            self.send_response(200 if is_health else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()

@@ -12,6 +12,7 @@ HTTP, files or sleep. A SQLAlchemy engine never leaves.
 
 import contextlib
 import fcntl
+import logging
 import os
 import sqlite3
 from collections.abc import Iterator
@@ -24,9 +25,12 @@ from sqlalchemy.engine import Engine
 
 from hal0 import errors
 from hal0.folders import make_folder, sync_folder
+from hal0.processes import deleted_files
 from hal0.settings import Settings
 from hal0.sqlite_errors import ROOM_BYTES, code_of, database_errors, full, has_room
 from hal0.tables import REVISION
+
+log = logging.getLogger(__name__)
 
 _FULL, _NORMAL = "FULL", "NORMAL"
 WRITTEN: Final = (
@@ -128,6 +132,7 @@ class Database:
 
         Never waits for a writer. Raises DatabaseError.
         """
+        self.ensure_undivided()
         with self.read() as tx:
             tx.exec_driver_sql("SELECT version_num FROM alembic_version").one()
         if (found := revision(self.path)) is None:
@@ -135,10 +140,28 @@ class Database:
         if found != REVISION:
             raise _wrong_revision(self.path, found)
 
+    def ensure_undivided(self) -> None:
+        """Raise DatabaseCorrupt when file or log were deleted under this process.
+
+        It would go on in them, and write what no process that opens the database later sees.
+        """
+        if gone := deleted_under(os.getpid(), self.path):
+            raise errors.DatabaseCorrupt(
+                f"deleted, or replaced, while hal0 used it: {', '.join(gone)}; what was written "
+                "since is in two places: stop all of hal0, then look with `hal0 doctor`",
+                evidence={"deleted": gone},
+            )
+
     def close(self) -> None:
         """Give back every connection."""
         for engine in (self._readers, self._writers, self._soft):
             engine.dispose()
+
+
+def deleted_under(pid: int, database: Path) -> list[str]:
+    """Return what of a database was deleted while this process holds it open: file, log, index."""
+    whole = str(database.resolve())
+    return sorted(deleted_files(pid) & {f"{whole}{end}" for end in ("", "-wal", "-shm")})
 
 
 def open_database(settings: Settings, *, upgrade: bool = False) -> Database:
@@ -183,8 +206,9 @@ def prepare_home(settings: Settings) -> None:
                 f"{folder} cannot be made: {error.strerror}; set HAL0_HOME to a folder you own"
             ) from error
         if not os.access(folder, os.W_OK | os.X_OK):
+            instead = ", or set HAL0_HOME to a folder you own" if folder == settings.home else ""
             raise errors.SettingsError(
-                f"{folder} cannot be written; set HAL0_HOME to a folder you own"
+                f"{folder} cannot be written: give it to this user (chown, chmod){instead}"
             )
     for path in (settings.home / name for name in WRITTEN):
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
@@ -230,6 +254,14 @@ def migrations_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "migrations"
 
 
+def _signs_of_another(settings: Settings) -> list[str]:
+    """Return what only a home has whose database was there before."""
+    signs = (settings.run / "owners", settings.home / "closed", *settings.home.glob("*.backup"))
+    if settings.models_dir is None:
+        signs = (settings.models, *signs)
+    return [str(one) for one in signs if one.is_file() or (one.is_dir() and any(one.iterdir()))]
+
+
 def back_up(database: Path, to: Path) -> None:
     """Copy the database whole, also while others use it; what has the name `to` is synced."""
     part = to.with_name(f"{to.name}.part")
@@ -265,6 +297,12 @@ def migrate(settings: Settings) -> None:
             return
         if found is not None:
             back_up(settings.database, settings.home / f"hal0.db.{found}.backup")
+        elif signs := _signs_of_another(settings):
+            log.warning(
+                "%s is made anew, though %s there: if it was moved away, stop hal0, put it back",
+                settings.database,
+                " and ".join(signs) + (" is" if len(signs) == 1 else " are"),
+            )
         with contextlib.suppress(OSError):  # another made the home, where we may not read
             sync_folder(settings.home.parent)
         config = Config(attributes={"settings": settings})

@@ -15,3 +15,8 @@ UMASK: Final = 0o027
 def keep_others_out() -> None:
     """Set the umask of this process; the first thing that one does."""
     os.umask(UMASK)
+
+
+def let_others_read() -> None:
+    """Let every user read what is made from now on: programs, which are no secret."""
+    os.umask(0o022)

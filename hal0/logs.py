@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Final, TypeVar
 
-from hal0.masks import masked
+from hal0.masks import escaped, masked
 
 FIELDS: Final = ("slot", "job_id", "attempt", "request_id")
 LINE: Final = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -54,10 +54,14 @@ class LineFormatter(logging.Formatter):
     """Time, level, logger, message, then the known extra fields as `key=value`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, tokens masked; a traceback follows on lines of its own."""
+        """Return the line, tokens masked; a traceback follows on lines of its own, indented."""
+        line, *rest = super().format(record).split("\n")
+        return masked("\n  ".join([line, *(escaped(more, keep="\t") for more in rest)]))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
+        """Return the record as one line, whatever is in it."""
         extras = "".join(f" {name}={value}" for name, value in _fields_of(record))
-        first, *rest = super().format(record).split("\n", 1)
-        return masked("\n".join([first + extras, *rest]))
+        return escaped(super().formatMessage(record) + extras)
 
 
 class JournalHandler(logging.Handler):
@@ -87,7 +91,7 @@ class JournalHandler(logging.Handler):
     def _entry(self, record: logging.LogRecord) -> dict[str, object]:
         priority = next(number for level, number in PRIORITIES if record.levelno >= level)
         return {
-            "MESSAGE": masked(self.format(record)),
+            "MESSAGE": masked(escaped(self.format(record), keep="\n\t")),
             "PRIORITY": priority,
             "SYSLOG_IDENTIFIER": self._program,
             "LOGGER": record.name,
@@ -95,7 +99,10 @@ class JournalHandler(logging.Handler):
             "CODE_FILE": record.pathname,
             "CODE_LINE": record.lineno,
             "CODE_FUNC": record.funcName,
-            **{f"HAL0_{name.upper()}": masked(str(value)) for name, value in _fields_of(record)},
+            **{
+                f"HAL0_{name.upper()}": masked(escaped(str(value)))
+                for name, value in _fields_of(record)
+            },
         }
 
 

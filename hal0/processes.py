@@ -4,6 +4,10 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+from typing import Final
+
+DELETED: Final = " (deleted)"
+"""What Linux writes behind the path of an open file that has no name any more."""
 
 
 def start_ticks(pid: int) -> int | None:
@@ -28,6 +32,19 @@ def is_stopped(pid: int, start: int) -> bool:
     except (OSError, IndexError):
         return False
     return state in {"T", "t"} and start_ticks(pid) == start
+
+
+def deleted_files(pid: int) -> set[str]:
+    """Return the paths of files that a process holds open, and that were deleted since.
+
+    Empty for a process that is gone, and for one that this user may not look into.
+    """
+    found = set()
+    with contextlib.suppress(OSError):
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.add(str(link.readlink()))
+    return {name.removesuffix(DELETED) for name in found if name.endswith(DELETED)}
 
 
 def kill_exactly(pid: int, start: int) -> bool:

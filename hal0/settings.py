@@ -11,7 +11,7 @@ import re
 from difflib import get_close_matches
 from os.path import realpath
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -28,6 +28,9 @@ from hal0.hosts import HostList, http_origin
 from hal0.where import DEFAULT_BIND, PREFIX, default_home, home
 
 EngineKind = Literal["embedded", "lemonade", "llamacpp"]
+BEATS_MISSED: Final = 3
+"""Who has missed fewer of its own beats may have been held up, and is not silent."""
+
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Hosts = Annotated[tuple[str, ...] | None, NoDecode]
 """In the environment with commas between them; see `hosts.py`."""
@@ -116,7 +119,9 @@ class Settings(BaseSettings):
     unload_after_s: Seconds = Field(330.0, description="seconds unused until unloaded; 0 = never")
     beat_s: Seconds = Field(10.0, gt=0, description="seconds between two beats of a running job")
     silence_s: Seconds = Field(
-        30.0, gt=0, description="seconds without a beat until a job is silent"
+        30.0,
+        gt=0,
+        description="seconds without a beat until a job is silent; three beats at least",
     )
     crash_limit: int = Field(3, ge=1, description="deaths of workers in a row until a job fails")
     scan_s: Seconds = Field(
@@ -169,11 +174,27 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _knows_where_a_router_is(self) -> Self:
+        """The engine that hal0 starts by itself is the embedded one, of another wire."""
+        if self.engine_kind == "llamacpp" and self.engine_url is None:
+            raise ValueError("engine_kind llamacpp needs engine_url: where llama-server listens")
+        return self
+
+    @model_validator(mode="after")
     def _demotes_before_it_unloads(self) -> Self:
         if 0 < self.unload_after_s <= self.idle_after_s:
             raise ValueError(
                 f"idle_after_s ({self.idle_after_s}) must be less than "
                 f"unload_after_s ({self.unload_after_s}); 0 switches either off"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _beats_before_it_is_silent(self) -> Self:
+        if round(self.silence_s / self.beat_s, 6) < BEATS_MISSED:
+            raise ValueError(
+                f"silence_s ({self.silence_s:g}) must be at least {BEATS_MISSED} times "
+                f"beat_s ({self.beat_s:g})"
             )
         return self
 

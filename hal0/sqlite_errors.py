@@ -1,5 +1,6 @@
 """What SQLite's refusals mean to hal0, and whether there is room for what it is to write."""
 
+import errno
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -62,6 +63,21 @@ def _mapped(error: Exception, path: Path) -> Exception:
             retry_after_s=5,
         )
     return errors.DatabaseError(message)
+
+
+@contextmanager
+def file_errors(path: Path) -> Iterator[None]:
+    """Map the system's refusals to write a file of hal0's own to those of the database."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise full(path, why) from error
+        raise errors.DatabaseUnwritable(
+            f"{path} cannot be written: {why}; see to its disk, its owner and its permissions",
+            retry_after_s=5,
+        ) from error
 
 
 def full(path: Path, why: str) -> errors.DatabaseFull:

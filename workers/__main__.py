@@ -92,7 +92,7 @@ def main() -> int:
         first_act(db, "worker")
         owner = Owner(settings.run, "worker")
         with db.write() as tx:
-            owner.register(tx)
+            owner.register(tx, settings.beat_s)
         ctx = Context(settings, db, owner, Bell(settings.run, owner.id))
     except Hal0Error as error:
         print(f"hal0 worker: {error.code}: {error.detail}", file=sys.stderr)  # noqa: T201

@@ -30,6 +30,7 @@ class Supervisor(threading.Thread):
         self._watch = Watch()
         self._next_beat_ms = 0
         self._watchdog = Watchdog()
+        self._is_run_unwritable = False
 
     def run(self) -> None:
         """Beat, rescue, renew, until the end."""
@@ -55,7 +56,11 @@ class Supervisor(threading.Thread):
             if not self._ctx.bell.is_hung():
                 self._ctx.bell.rehang()
         except OSError as error:
-            log.warning("the run folder cannot be written: %s", error)
+            if not self._is_run_unwritable:  # once, not twice a second for a night
+                log.warning("%s; give the run folder to this user (chown, chmod)", error)
+            self._is_run_unwritable = True
+        else:
+            self._is_run_unwritable = False
 
     def end(self) -> None:
         """Stop looking."""

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 from hal0.access.tokens import NAME as TOKEN_NAME
 from hal0.access.tokens import check_token_name
@@ -43,8 +44,8 @@ def _field(check: Callable[[Any], str]) -> AfterValidator:
 
 def _digits(value: object) -> object:
     """Refuse a text that Python would take for a number, and others not: ` 5`, `1_0`."""
-    if isinstance(value, str) and not (value.isascii() and value.isdigit()):
-        raise ValueError("takes a whole number in digits alone")
+    if isinstance(value, str) and not re.fullmatch(r"-?[0-9]+", value):
+        raise PydanticKnownError("int_parsing")
     return value
 
 

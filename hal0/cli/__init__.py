@@ -86,6 +86,16 @@ def main(args: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"hal0: the argument {word!r} is no UTF-8 text\n")
             return Exit.USAGE
     try:
+        return _run(words)
+    except OSError as exc:
+        if not output.has_failed():
+            raise
+        sys.stderr.write(f"hal0: the output cannot be written: {exc.strerror}\n")
+        return Exit.FAILED
+
+
+def _run(words: list[str]) -> int:
+    try:
         result: Any = hal0.main(args=words, prog_name="hal0", standalone_mode=False)
     except click.ClickException as exc:
         exc.show()
@@ -98,11 +108,6 @@ def main(args: Sequence[str] | None = None) -> int:
     except Hal0Error as exc:
         sys.stderr.write(f"hal0: {escaped(exc.detail)} [{exc.code}]\n")
         return _exit_for(exc)
-    except OSError as exc:
-        if not output.has_failed():
-            raise
-        sys.stderr.write(f"hal0: the output cannot be written: {exc.strerror}\n")
-        return Exit.FAILED
     return result if isinstance(result, int) else Exit.OK
 
 

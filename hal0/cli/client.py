@@ -21,8 +21,10 @@ TOKEN: Final = re.compile(rb"[!-~]*")
 """What can stand in a header; anything else would be shown by whoever refuses to send it."""
 
 NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+CONNECT_S: Final = 10.0
+READ_S: Final = 20.0
 TIMEOUT_S: Final = 90.0
-"""Longer than the API ever takes; a listening socket that says nothing is a failure too."""
+"""Longer than the API ever takes, to read and to change; one that says nothing is a failure too."""
 
 Json = dict[str, Any]
 
@@ -94,7 +96,8 @@ class Api:
             answer = json.loads(content) if content else {}
         except ValueError:
             answer = None
-        if not isinstance(answer, dict):
+        has_code = isinstance(answer, dict) and isinstance(answer.get("code"), str)
+        if not isinstance(answer, dict) or (status >= 400 and not has_code):
             raise ApiDown(f"what answers at {self.url} is not hal0's API (HTTP {status})")
         if status == 401:
             raise Refused(status, answer, self._about_token())
@@ -120,13 +123,16 @@ class Api:
             headers["Authorization"] = f"Bearer {self.token}"
         if body is not None:
             headers["Content-Type"] = "application/json"
+        limit_s = READ_S if method == "GET" else TIMEOUT_S
         try:
             content = None if body is None else json.dumps(body)
+            connection.connect()
+            connection.sock.settimeout(limit_s)
             connection.request(method, prefix + path, content, headers)
             response = connection.getresponse()
             return response.status, response.read()
         except TimeoutError as exc:
-            raise ApiDown(f"the API at {self.url} did not answer in {TIMEOUT_S:g} s") from exc
+            raise ApiDown(f"the API at {self.url} did not answer in {limit_s:g} s") from exc
         except (OSError, http.client.HTTPException) as exc:
             raise ApiDown(
                 f"the API at {self.url} cannot be reached ({exc}); `hal0 up` starts it"
@@ -142,7 +148,7 @@ class Api:
             kind, host = kinds[parts.scheme], parts.hostname or ""
             if not host:
                 raise ValueError("it names no host")
-            return kind(host, parts.port, timeout=TIMEOUT_S), parts.path.rstrip("/")
+            return kind(host, parts.port, timeout=CONNECT_S), parts.path.rstrip("/")
         except (KeyError, ValueError, http.client.InvalidURL) as exc:
             raise SettingsError(
                 f"the API cannot be at {self.url}, which is not http(s)://host:port; see HAL0_URL "

@@ -4,6 +4,7 @@ Nothing is enabled or started, and nothing outside of the prefix is written: wha
 is said.
 """
 
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,9 +61,11 @@ def _write(file: units.InstalledFile, anothers_lemond: Path | None) -> units.Sta
     try:
         return file.write()
     except OSError as exc:
+        is_denied = exc.errno in (errno.EACCES, errno.EPERM)
+        to_do = "run this as root" if is_denied else "see to what is there"
         raise Failure(
-            f"{exc.filename or file.path} cannot be written: {exc.strerror}; run this as root, or "
-            "name another --prefix"
+            f"{exc.filename or file.path} cannot be written: {exc.strerror}; {to_do}, or name "
+            "another --prefix"
         ) from exc
 
 

@@ -22,7 +22,7 @@ from hal0.embedded.residents import Residents
 from hal0.embedded.routes import Routes, no_route
 from hal0.errors import SettingsError
 from hal0.file_modes import keep_others_out
-from hal0.settings import Settings
+from hal0.settings import Settings, cannot_listen
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ GRACE_S: Final = 3
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; the first line on stdout is the URL.
 
-    Returns 1 when the address or the key cannot be used; the reason is on stderr.
+    Returns 2 when the address or the key cannot be used; the reason is on stderr.
     """
     keep_others_out()
     logs.set_up(settings.log_level, "hal0-engine")
@@ -42,7 +42,7 @@ def run(settings: Settings) -> int:
         listener = _listen(settings.engine_bind, key)
     except SettingsError as exc:
         sys.stderr.write(f"hal0 engine: {exc.detail}\n")
-        return 1
+        return 2
     with listener:
         asyncio.run(_serve(settings, listener, key))
     return 0
@@ -122,9 +122,7 @@ def _listen(bind: str, key: str | None) -> socket.socket:
     try:
         listener = socket.create_server((host, int(port)), family=family, backlog=512)
     except OSError as exc:
-        raise SettingsError(
-            f"cannot listen on {bind} (HAL0_ENGINE_BIND): {exc.strerror or exc}"
-        ) from exc
+        raise cannot_listen("HAL0_ENGINE_BIND", bind, exc) from exc
     # asyncio does not switch Nagle off on a socket made elsewhere: 40 ms an answer.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

@@ -109,8 +109,7 @@ class _Load(LoadUnderWay):
         """
         with self.ctx.db.read() as tx:
             slot = slot_by_id(tx, self.slot.id)
-            facts = validated(tx, self.held)
-        entry = self.listed(facts["files"][0]["path"], str(facts["engine_model"]), reading)
+        entry = self.listed(reading)
         if slot.is_dispatchable or entry is None:
             return False
         model_id, options = self.held.load_key_args
@@ -123,9 +122,12 @@ class _Load(LoadUnderWay):
         self.ctx.commit(partial(self.take_over, adoption=adoption, reading=reading))
         return True
 
-    def listed(self, path: str, name: str, reading: Reading) -> LoadedModel | None:
+    def listed(self, reading: Reading) -> LoadedModel | None:
         """Return the entry of the model that was validated: its file, not only its name."""
-        entry = reading.health.find(frozenset({name}), path)
+        with self.ctx.db.read() as tx:
+            facts = validated(tx, self.held)
+        path = facts["files"][0]["path"]
+        entry = reading.health.find(frozenset({str(facts["engine_model"])}), path)
         return entry if entry is not None and entry.checkpoint in (None, path) else None
 
     def take_over(self, tx: Connection, adoption: Adoption, reading: Reading) -> None:
@@ -135,9 +137,10 @@ class _Load(LoadUnderWay):
         finish(tx, self.held, result={"adopted": True})
 
     def would_evict(self, reading: Reading) -> bool:
-        """Whether the engine is full, so that this load would make it drop another model."""
+        """Whether the engine is full of others, so that this load would make it drop one."""
         health = reading.health
-        return health.max_models is not None and len(health.models or ()) >= health.max_models
+        is_full = health.max_models is not None and len(health.models or ()) >= health.max_models
+        return is_full and self.listed(reading) is None
 
     def is_a_machines(self, tx: Connection) -> bool:
         """Whether no operator wants this load: then it may not make the engine drop anything."""

@@ -23,8 +23,9 @@ def make_place(ctx: Context, body: Body, engine: EngineRow, name: str) -> None:
     held, limit_s = body.held, ctx.settings.unload_timeout_s
     ctx.commit(lambda tx: mark_place(tx, held, engine.process, engine.settle_s))
     points.reach("place.marked")
+    until_ms = monotonic_ms() + int(limit_s * 1000)
     answer = ctx.engines.begin(engine, lambda e: e.unload(name, lambda: None))
-    ended = await_answer(ctx, body, answer, monotonic_ms() + int(limit_s * 1000))
+    ended = await_answer(ctx, body, answer, until_ms)
     if ended is Ended.ANSWERED:
         points.reach("place.answered")
         error = answer.exception()

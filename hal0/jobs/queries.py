@@ -43,8 +43,8 @@ class Progress:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to the end at this rate; None = nobody knows."""
-        if not self.rate_bytes_s or not self.total_bytes:
+        """Seconds to the end at this rate; None = nobody knows, as of less than a byte a second."""
+        if self.rate_bytes_s is None or self.rate_bytes_s < 1 or not self.total_bytes:
             return None
         return max(0, self.total_bytes - self.done_bytes) / self.rate_bytes_s
 

@@ -160,7 +160,8 @@ def _finding(pair: Pair) -> Step | None:
     is_unwanted = code == EngineUnreachable.code and slot.desired is Desired.UNLOADED
     if code in ABSENCES and not (is_unwanted and entry is not None):
         return Step(Finding.RETURNED, slot, ours)
-    if entry is not None and slot.engine_model is not None and "unloaded_by" not in slot.error:
+    has_been_told = slot.engine_model is not None and "unloaded_by" not in slot.error
+    if entry is not None and has_been_told and not slot.pinned:
         return Step(Finding.LEFT_OVER, slot, entry)
     return None
 
@@ -185,7 +186,8 @@ def apply(
     reading = survey.reading
     if lane_of(tx, reading.engine.id) is not None:
         return 0
-    good = [step for step in steps if _is_untouched(tx, slot_by_id(tx, step.slot.id), reading)]
+    living = {slot.id: slot for slot in slots_of_engine(tx, reading.engine.id)}
+    good = [step for step in steps if _still_stands(tx, step, living.get(step.slot.id), reading)]
     moved = _write_losses(tx, survey, [step.slot for step in good if step.finding is Finding.LOST])
     for step in sorted(good, key=lambda step: (-step.slot.priority, step.slot.id)):
         entry = step.entry if step.entry in serving else None
@@ -199,6 +201,13 @@ def apply(
         elif step.finding is Finding.RELOADED and step.entry is not None:
             _note_options(tx, step.slot, step.entry)
     return moved
+
+
+def _still_stands(tx: Connection, step: Step, now: Slot | None, reading: Reading) -> bool:
+    """Whether a slot is as it was surveyed: neither deleted, set up anew, moved nor at work."""
+    if now is None or now.version != step.slot.version:
+        return False
+    return _is_untouched(tx, now, reading)
 
 
 def _write_losses(tx: Connection, survey: Survey, lost: Sequence[Slot]) -> int:
@@ -263,7 +272,7 @@ def _write_unloads(tx: Connection, reading: Reading, gone: Sequence[Slot]) -> No
 
 def _adopt(tx: Connection, slot: Slot, entry: LoadedModel, reading: Reading) -> bool:
     """Take over what the engine has loaded already: nothing is sent, the wish stays as it is."""
-    if reading.is_of(slot.engine_process) and timed_out(tx, slot.id):
+    if reading.is_of(slot.engine_process) and timed_out(tx, slot):
         return False  # it may be what arrived late; an operator's load, or a restart, ends that
     assert slot.wanted_model_id is not None
     options = as_held(slot.options, entry.options)

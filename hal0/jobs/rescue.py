@@ -3,9 +3,10 @@
 Beats are per running job and come only from a process whose body thread lives. An owner whose lock
 is free is dead: its jobs go back to the queue within a second. A job is silent when *we* saw the
 same beat for `silence_s` of our own clock, and for three of its own intervals, while our own beats
-were written, so that a locked database or a suspended host makes nobody look dead; its owner is killed first, for no fence reaches
-a request on a socket, and then it is dead. Rescue is not a retry: an attempt that its worker's
-death ended is no failure, and a load that was sent is never sent again.
+were written, so that a locked database or a suspended host makes nobody look dead; its owner is
+killed first, for no fence reaches a request on a socket, and then it is dead. Rescue is not a
+retry: an attempt that its worker's death ended is no failure, and a load that was sent is never
+sent again.
 """
 
 import contextlib

@@ -63,6 +63,7 @@ def change_slot(tx: Connection, settings: Settings, slot: Slot, changes: Setup) 
     if columns:
         if _moves(slot, columns):
             _ensure_at_rest(tx, slot)
+            columns["restore"] = None  # what a machine was to load again is not wanted any more
         tx.execute(
             update(slots)
             .where(slots.c.id == slot.id)

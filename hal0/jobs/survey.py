@@ -93,11 +93,11 @@ class _Listed:
         return Pair(slot, named[0], is_listed=True, is_its_file=named[0].checkpoint is None)
 
 
-def timed_out(tx: Connection, slot_id: int) -> bool:
-    """Whether a load of this slot that was sent passed its deadline, and nobody asked again."""
+def timed_out(tx: Connection, slot: Slot) -> bool:
+    """Whether a load of what this slot wants passed its deadline, and nobody asked again."""
     late = (
         select(jobs.c.error)
         .join(failed_keys, failed_keys.c.job_id == jobs.c.id)
-        .where(failed_keys.c.slot_id == slot_id)
+        .where(failed_keys.c.slot_id == slot.id, jobs.c.model_id == slot.wanted_model_id)
     )
     return any((row.error or {}).get("code") == "preload.load_timeout" for row in tx.execute(late))

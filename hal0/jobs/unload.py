@@ -28,7 +28,7 @@ from hal0.jobs.engine_wait import Ended, await_answer
 from hal0.jobs.idle_scan import use_now
 from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
-from hal0.jobs.ledger.rows import Claim, chain_by_id
+from hal0.jobs.ledger.rows import Claim, chain_by_id, job_by_id
 from hal0.jobs.reading import QUICK_S, known_by, read_health, try_health
 from hal0.jobs.reconcile import forget_held
 from hal0.jobs.settle import watch_late_unload
@@ -127,13 +127,16 @@ def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None
 def _leaves_alone(slot: Slot, held: Claim, seen: _Seen) -> bool:
     """Whether this unload has nothing to do with what the slot holds now.
 
-    A machine's gives way to whoever has used the model since it was asked for, or may have.
+    A machine's gives way to whoever has used the model since it was asked for, or may have, or has
+    pinned the slot.
     """
     chain = held.chain
     if chain.goal is JobKind.LOAD:
         return slot.holds(chain.model_id, chain.options)
     if chain.origin is Origin.OPERATOR:
         return False
+    if slot.pinned:
+        return True
     used_since = (slot.generation, slot.last_used_at) != (
         chain.guard_generation,
         chain.guard_last_used_at,
@@ -205,11 +208,22 @@ def _emptied(tx: Connection, held: Claim, result: dict[str, object], *, gone: bo
     if slot.state is SlotState.UNLOADING:
         cause = Cause.ENGINE_RESTARTED if gone else Cause.UNLOADED
         move(tx, slot, SlotState.OFFLINE, cause, held.act)
-    elif slot.state is SlotState.ERROR:
+    elif slot.state is SlotState.ERROR and _ends_error(tx, held, slot):
         move(tx, slot, SlotState.OFFLINE, Cause.UNLOAD_CONFIRMED, held.act)
     forget_held(tx, slot.id)
     clear_unload_mark(tx, slot.id, held.job.id, held.job.attempt)
     finish(tx, held, result=result)
+
+
+def _ends_error(tx: Connection, held: Claim, slot: Slot) -> bool:
+    """Whether this unload undoes the error: one that an unload left, or whatever an operator sees.
+
+    What a machine clears away behind a failed load leaves that load's error to be read.
+    """
+    if chain_by_id(tx, held.chain.id).origin is Origin.OPERATOR:
+        return True
+    failed_id = (slot.error or {}).get("job_id")
+    return failed_id is not None and job_by_id(tx, failed_id).kind is JobKind.UNLOAD
 
 
 def _refused(tx: Connection, held: Claim, error: Hal0Error) -> None:

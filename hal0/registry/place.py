@@ -113,10 +113,10 @@ def place(
 
     The watcher hears of a copy, and of a link only before it gets its name. A copy must have the
     digest `sha256`, if it is given; `again` copies what seems to be there. Raises FileInTheWay for
-    what is no regular file at `target`; SourceNotFound; SourceIsALink; CopyNotAllowed; DiskFull before or while it copies; SourceChanged;
-    FetchedMismatch; PartHeld; Interrupted; PullError for any other fault of the target's disk; and
-    what the watcher does. After DiskFull and Interrupted the part is left, and taken up again while
-    the source is what it was.
+    what is no regular file at `target`; SourceNotFound; SourceIsALink; CopyNotAllowed; DiskFull
+    before or while it copies; SourceChanged; FetchedMismatch; PartHeld; Interrupted; PullError for
+    any other fault of the target's disk; and what the watcher does. After DiskFull and Interrupted
+    the part is left, and taken up again while the source is what it was.
     """
     with writing(target):
         ensure_place(target)

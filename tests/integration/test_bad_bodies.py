@@ -140,6 +140,26 @@ def test_what_never_ends_is_answered_and_then_heard_no_more(
     assert memory_of(house) - before < 48 * MEBIBYTE, f"of {poured} bytes"
 
 
+CLOSING = b"Connection: close\r\n"
+ANSWERED_EARLY = {
+    "too large": (LENGTH.replace(b"10000000000\r\n", b"%d\r\n" + CLOSING), 413),
+    "HTTP/1.0": (LENGTH.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"10000000000", b"%d"), 413),
+    "no handler": (b"POST /x HTTP/1.1\r\n" + CLOSING + b"Content-Length: %d\r\n\r\n", 403),
+}
+
+
+@pytest.mark.parametrize(("head", "status"), ANSWERED_EARLY.values(), ids=ANSWERED_EARLY)
+def test_who_asks_for_the_connection_to_be_closed_can_send_all_and_then_read_the_answer(
+    house: House, head: bytes, status: int
+) -> None:
+    body = b" " * 24 * MEBIBYTE
+    for _ in range(3):
+        with Line(house.port) as line:
+            line.say(head % len(body), body, ASK)
+            assert line.hear().status == status
+            assert line.is_closed()
+
+
 GET = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
 SLOW = {
     "a head": (GET + b"X: ", b"x", b"HTTP/1.1 408 "),
@@ -251,6 +271,8 @@ def test_more_connections_than_there_is_room_for_are_broken_off_and_the_rest_ser
         house.wait_for(house.is_up)
         crowd = [lines.enter_context(Line(house.port)) for _ in range(120)]
         house.wait_for(lambda: psutil.Process(api.pid).num_fds() <= 178)
+        house.wait_for(lambda: "further ones are broken off" in house.log.read_text())
+        assert house.log.read_text().count("broken off") == 1
         assert house.get("/readyz")["ready"] is True
         for line in crowd:
             line.socket.close()

@@ -137,7 +137,7 @@ ODD = {
     "chunks that say gzip": (
         POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n",
         400,
-        "request.not_json",
+        "request.not_http",
     ),
     "100 kB of a header": (
         LIVEZ + b"X: " + b"a" * 100_000 + END * 2,

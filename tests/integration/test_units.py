@@ -157,6 +157,16 @@ def test_another_s_engine_writes_in_its_own_folder_alone_and_has_no_capability(
     assert service["CapabilityBoundingSet"] == ""
 
 
+def test_another_s_engine_speaks_to_this_machine_alone_and_has_a_key_and_a_place_to_run(
+    units: Path,
+) -> None:
+    service = Unit(units / "lemond.service")["Service"]
+    assert " --host 127.0.0.1 " in service["ExecStart"]
+    assert service["ExecStart"].endswith("--no-broadcast")
+    assert service["EnvironmentFile"] == "-/etc/hal0/lemond.env"
+    assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == ("lemonade", "0700")
+
+
 def test_files_and_memory_are_bounded_where_strangers_ask_for_them(units: Path) -> None:
     api = Unit(units / "hal0-api.service")["Service"]
     worker = Unit(units / "hal0-worker@.service")["Service"]

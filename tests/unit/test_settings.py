@@ -1,5 +1,6 @@
 """What of the environment and of `hal0.toml` is refused, and in which words."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_every_setting_may_stand_in_the_environment(monkeypatch: pytest.MonkeyPa
     assert Settings.load().load_timeout_s == 120
 
 
+@pytest.mark.parametrize(("silence", "beat"), [("5", "10"), ("29.9", "10"), ("0.2", "0.1")])
+def test_a_silence_that_a_healthy_worker_falls_into_is_refused(
+    monkeypatch: pytest.MonkeyPatch, silence: str, beat: str
+) -> None:
+    monkeypatch.setenv("HAL0_SILENCE_S", silence)
+    monkeypatch.setenv("HAL0_BEAT_S", beat)
+    told = f"silence_s ({silence}) must be at least 3 times beat_s ({beat})"
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        Settings.load()
+    monkeypatch.setenv("HAL0_SILENCE_S", {"10": "30", "0.1": "0.3"}[beat])
+    Settings.load()
+
+
 @pytest.mark.parametrize("value", ["30", "ftp://h", "https://", "https://u:p@h", "https://h/?q"])
 def test_a_hub_that_is_no_web_server_is_refused_at_the_start(
     monkeypatch: pytest.MonkeyPatch, value: str
@@ -69,7 +83,7 @@ def test_everything_that_is_wrong_is_told_at_once(
     assert "did you mean HAL0_CRASH_LIMIT?" in told
     assert "HAL0_BEAT is no setting of hal0" in told
     assert "HAL0_BIND: 'here' is not address:port, as in 127.0.0.1:13310" in told
-    assert any(one.startswith("HAL0_WORKER_THREADS: ") for one in told)
+    assert any(re.match("HAL0_WORKER_THREADS: .*, not 'many'", one) for one in told)
 
 
 def test_a_file_that_is_no_toml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -133,3 +147,26 @@ def test_an_engine_s_url_is_kept_without_a_slash_at_its_end(
 ) -> None:
     monkeypatch.setenv("HAL0_ENGINE_URL", "https://h:8/")
     assert Settings.load().default_engine_url == "https://h:8"
+
+
+def test_a_router_of_llamacpp_is_somebody_s_own(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="llamacpp needs engine_url"):
+        Settings.load(home=tmp_path, engine_kind="llamacpp")
+    url = "http://127.0.0.1:8080"
+    settings = Settings.load(home=tmp_path, engine_kind="llamacpp", engine_url=url)
+    assert (settings.default_engine_kind, settings.default_engine_url) == ("llamacpp", url)
+
+
+@pytest.mark.parametrize(
+    ("idle_after_s", "unload_after_s", "is_refused"),
+    [(300, 300, True), (301, 300, True), (299, 300, False), (0, 300, False), (300, 0, False)],
+)
+def test_a_demotion_that_would_not_come_before_the_unload_is_refused_by_both_names(
+    tmp_path: Path, idle_after_s: float, unload_after_s: float, is_refused: bool
+) -> None:
+    times = {"idle_after_s": idle_after_s, "unload_after_s": unload_after_s}
+    if not is_refused:
+        assert Settings.load(home=tmp_path, **times).idle_after_s == idle_after_s
+        return
+    with pytest.raises(SettingsError, match=r"idle_after_s .* unload_after_s"):
+        Settings.load(home=tmp_path, **times)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Connection, delete, select
+from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
@@ -46,8 +46,8 @@ class Breaker:
     @property
     def is_healed(self) -> bool:
         """Whether the last automatic load is so long ago that a slot which still has it is well."""
-        passed_ms = monotonic_ms() - self.sent_ms
-        return self.sent_boot == boot_id() and passed_ms >= HEALED_AFTER_S * 1000
+        since_ms = self.sent_ms if self.sent_boot == boot_id() else 0  # before this boot began
+        return monotonic_ms() - since_ms >= HEALED_AFTER_S * 1000
 
 
 _ALL = select(breakers)
@@ -74,6 +74,17 @@ def count_sent(tx: Connection, slot_id: int) -> None:
     }
     statement = upsert(breakers).values(slot_id=slot_id, **row)
     tx.execute(statement.on_conflict_do_update(index_elements=["slot_id"], set_=row))
+
+
+def take_back(tx: Connection, slot_id: int) -> None:
+    """Count one load less: the engine certainly never got it."""
+    mine = breakers.c.slot_id == slot_id
+    tx.execute(delete(breakers).where(mine, breakers.c.sent <= 1))
+    tx.execute(
+        update(breakers)
+        .where(mine)
+        .values(sent=breakers.c.sent - 1, opens_ms=breakers.c.sent_ms, opens_at=utc_now())
+    )
 
 
 def forget(tx: Connection, slot_id: int) -> None:

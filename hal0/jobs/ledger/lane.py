@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, exc, insert, select, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import LaneTaken
-from hal0.jobs.ledger.breaker import count_sent
+from hal0.jobs.ledger.breaker import count_sent, take_back
 from hal0.jobs.ledger.claims import check
 from hal0.jobs.ledger.rows import Claim, chain_by_id
 from hal0.slots.queries import Slot, slot_by_id
@@ -148,6 +148,8 @@ def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
 def unmark_load(tx: Connection, held: Claim) -> None:
     """Take the mark back: the engine certainly never got the request."""
     release(tx, held.job.engine_id, held.job.id, held.job.attempt)
+    if chain_by_id(tx, held.chain.id).origin is Origin.RESTORE:
+        take_back(tx, held.job.slot_id)
     tx.execute(
         update(jobs)
         .where(jobs.c.id == held.job.id)

@@ -9,7 +9,7 @@ from hal0.clock import boot_id, utc_now
 from hal0.db import Database
 from hal0.errors import tree
 from hal0.states import EDGES, Cause, SlotState
-from hal0.tables import REVISION, owners
+from hal0.tables import REVISION, owners, slots
 from tests.rows import ask_load, make_model, make_slot, run_load
 
 pytestmark = pytest.mark.anyio
@@ -105,3 +105,23 @@ async def test_ready_means_that_the_database_has_this_schema(
     assert (refused.status_code, refused.json()["code"]) == (503, "db.newer")
     assert refused.headers["retry-after"] == "1"
     assert (await api.get("/livez")).status_code == 200
+
+
+async def test_a_row_with_half_a_surrogate_pair_is_told_like_any_other(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    """No UTF-8 has it: an older hal0 took it from an engine, and could not show the slot again."""
+    make_slot(db, "chat")
+    error: dict[str, object] = {
+        "code": "engine.refused",
+        "detail": "\ud800",
+        "evidence": {},
+        "job_id": None,
+    }
+    with db.write() as tx:
+        tx.execute(slots.update().values(error=error))
+    for path in ("/api/v1/slots", "/api/v1/slots/chat"):
+        answer = await api.get(path)
+        assert answer.status_code == 200
+        shown = answer.json()
+        assert shown.get("items", [shown])[0]["error"]["detail"] == "\ud800"

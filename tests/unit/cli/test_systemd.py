@@ -105,7 +105,7 @@ def test_a_prefix_that_is_a_file_is_refused(run: Run, tmp_path: Path) -> None:
     assert run("systemd", "install", "--prefix", tmp_path / "file").code == 2
     below_it = run("systemd", "install", "--prefix", tmp_path / "file" / "deeper")
     assert below_it.code == 1
-    assert "run this as root, or name another --prefix" in below_it.err
+    assert "see to what is there, or name another --prefix" in below_it.err
 
 
 def test_a_server_that_hal0_installed_comes_first_by_a_path_that_no_switch_changes(
@@ -196,3 +196,11 @@ def test_an_installation_without_its_command_is_told(
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(Failure, match="install hal0 into a venv of its own"):
         units.this_hal0()
+
+
+def test_what_is_in_the_way_of_a_file_is_no_matter_of_being_root(run: Run, tmp_path: Path) -> None:
+    (tmp_path / SYSTEM / "hal0-api.service").mkdir(parents=True)
+    done = run("systemd", "install", "--prefix", tmp_path)
+    assert done.code == 1
+    assert "hal0-api.service cannot be written: Is a directory; see to what is" in done.err
+    assert "as root" not in done.err

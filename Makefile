@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos bench check check-format check-lint check-types check-imports check-schema clean
+.PHONY: help setup demo nuclear test chaos bench check check-format check-lint check-types check-imports check-schema clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ setup:  ## make .venv, with the Debian packages that it needs; fetches nothing w
 
 demo: setup  ## the whole of hal0 in one go, on this machine, with a real model
 	@$(BIN)/hal0 demo
+
+nuclear: setup  ## what a bad file does to every model of Lemonade, with hal0 before it and without
+	@$(BIN)/python -m tests.nuclear
 
 test: setup  ## all tests; PYTEST_ARGS goes to pytest
 	@$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)

@@ -78,7 +78,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     models.mkdir(parents=True)
     with (
         Lemond(models, call_log=folder / "calls.ndjson") as lemond,
-        House(folder, lemond.url, HAL0_RECONCILE_S="1") as house,
+        House(folder, lemond.url, HAL0_SCAN_S="1") as house,
     ):
         tell(house, lemond)
         yield house

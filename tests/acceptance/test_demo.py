@@ -12,6 +12,17 @@ from tests.acceptance.house import ROOT
 from tests.tiny_gguf import write_tiny_gguf
 
 pytestmark = pytest.mark.slow
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def without_what_varies(output: str) -> list[str]:
+    """Return the lines of a demo without its numbers and words that are of one model or run."""
+    steps = [
+        line for line in output.splitlines() if not re.search(r"hash(?:ing:)? [\d,]+ of", line)
+    ]
+    same = re.sub(r"(?<=A: ).*|(?<=answers: ).*|\S+(?= as model)", "...", "\n".join(steps))
+    same = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", same)
+    return [re.sub(r"\d[\d,.:]*", "<n>", " ".join(line.split())) for line in same.splitlines()]
 
 
 def test_the_demo_shows_the_main_job_and_leaves_no_process_behind(tmp_path: Path) -> None:
@@ -37,6 +48,9 @@ def test_the_demo_shows_the_main_job_and_leaves_no_process_behind(tmp_path: Path
     places = [said.find(text) for text in in_order]
     assert -1 not in places, said
     assert places == sorted(places)
+    shown = re.search(r"<!-- demo output -->\n```\n(.+?)```", README, re.DOTALL)
+    assert shown
+    assert without_what_varies(said) == without_what_varies(shown[1]), said
     pids = [int(found) for found in re.findall(r"  pid (\d+)", said)]
     assert len(pids) == 5, "engine, API and three workers"
     assert not [pid for pid in pids if psutil.pid_exists(pid)]

@@ -82,7 +82,7 @@ def test_a_clock_that_is_set_by_an_hour_moves_no_deadline_and_kills_nobody(
     house: House, lemond: Lemond, faulty: Faulty
 ) -> None:
     house.unchecked = "the times of its rows go forth and back"
-    house.env |= faulty.env | {"HAL0_RECONCILE_S": "0.5"}
+    house.env |= faulty.env | {"HAL0_SCAN_S": "0.5"}
     house.start_api()
     house.start_worker()
     house.start_worker()

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def running(house: House) -> House:
-    house.env["HAL0_RECONCILE_S"] = "0.5"
+    house.env["HAL0_SCAN_S"] = "0.5"
     house.start_api()
     house.start_worker()
     add_slots(house, "one", "two")

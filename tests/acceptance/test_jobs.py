@@ -350,7 +350,7 @@ def test_an_engine_that_dies_in_a_load_leaves_the_slot_offline_and_no_machine_lo
 def test_an_engine_that_restarts_loses_its_slots_and_gets_the_wanted_ones_back(
     tmp_path: Path, lemond: Lemond
 ) -> None:
-    with House(tmp_path, lemond.url, HAL0_RECONCILE_S="1") as house:
+    with House(tmp_path, lemond.url, HAL0_SCAN_S="1") as house:
         house.start_api()
         house.start_worker()
         house.add_model()

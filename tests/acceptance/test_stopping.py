@@ -94,8 +94,9 @@ def zeros(path: Path) -> str:
 
 
 def test_a_worker_told_to_stop_in_the_middle_of_a_big_file_stops_reading_it(
-    running: House,
+    running: House, lemond: Lemond
 ) -> None:
+    lemond.script(models={"zeros": {"downloaded": True}})
     file = {"role": "main", "sha256": zeros(running.models / "zeros.gguf")}
     body = {"name": "zeros", "format": "other", "files": [file]}
     running.post("/api/v1/models", body, status=201)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
-from tests.bench import at_rest, enqueue, ledger_size, orchestration, slots_page, validation
+from tests.bench import at_rest, enqueue, ledger_size, orchestration, scan, slots_page, validation
 from tests.bench.table import Row, Verdict, printed, write
 from tests.bench.workshop import ROOT, NotHere, Workshop
 
@@ -23,6 +23,7 @@ PARTS: Final[dict[str, Callable[[Workshop], list[Row]]]] = {
     "ledger_size": ledger_size.measure,
     "validation": validation.measure,
     "slots_page": slots_page.measure,
+    "scan": scan.measure,
     "orchestration": orchestration.measure,
     "at_rest": at_rest.measure,
 }

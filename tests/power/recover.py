@@ -122,7 +122,8 @@ def is_settled(slot: dict[str, Any]) -> bool:
     if slot["state"] == "error":
         return slot["error"] is not None
     is_loaded = slot["state"] in {"ready", "idle"}
-    return slot["state"] == "offline" or is_loaded == (slot["desired"] == "loaded")
+    is_as_wanted = is_loaded == (slot["desired"] == "loaded")
+    return is_as_wanted or bool(slot["state"] == "offline")
 
 
 def main() -> int:

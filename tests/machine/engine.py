@@ -3,8 +3,8 @@
 A body runs in a thread of its own and stands still wherever it would speak to its engine:
 
     resolve   `validate` is about to ask which file the engine would open
-    health    `load` is about to read what the engine has, before it sends, or while it watches;
-              so is `unload` when its connection broke
+    health    `load` is about to read what the engine has: before it sends, while it watches, or to
+              verify; so is `unload`, before it marks or when its connection broke
     post      the mark is committed, the request is not sent
     sent      the engine has the request and has not answered
 
@@ -12,15 +12,17 @@ So an interleaving is a list of steps, the same in every run; and a `kill -9` is
 no body can catch, raised where it stands. `fetch` is one more place, of the pull in `real.bodies`.
 """
 
+import itertools
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
-from hal0.engines.base import EngineHealth, EngineModel, LoadedModel
-from hal0.errors import EngineRefused, EngineUnreachable
+from hal0.clock import monotonic_ms
+from hal0.engines.base import EngineConfig, EngineHealth, EngineModel, LoadedModel
+from hal0.errors import EngineRefused, EngineTimeout, EngineUnreachable
 from hal0.jobs.engine_room import Call as EngineCall
 from hal0.jobs.engine_room import EngineRoom
 from hal0.registry.roster import EngineRow
@@ -44,9 +46,12 @@ class Left(Exception):  # noqa: N818  (nothing failed)
 class SteppedBody:
     """One job's body; `at` says where it stands, `ended` when it is over."""
 
-    def __init__(self, worker: str, run: Callable[[], None]) -> None:
+    def __init__(self, worker: str, kind: str, run: Callable[[], None]) -> None:
         self.worker = worker
+        self.kind = kind
         self.at = "claimed"
+        self.posts_since_ms = 0
+        """When it came to where its request is not sent yet: its time to wait runs from then."""
         self.is_free = False
         """Stands nowhere any more: what is left has one end."""
         self._run = run
@@ -79,6 +84,8 @@ class SteppedBody:
         if self.is_free:
             return None
         self.at = at
+        if at == "post":
+            self.posts_since_ms = monotonic_ms()
         self._stood.release()
         order = self._orders.get()
         if isinstance(order, BaseException):
@@ -122,8 +129,16 @@ class ScriptedEngine:
     max_models: int | None = None
     process: int = 1
     is_up: bool = True
+    mood: str = "well"
+    """How it answers a scan: `vague` tells no use, `mute` no list, `slow` nothing, and one that
+    `hung` is not even live."""
     loaded: dict[str, int] = field(default_factory=dict)
     """Model to ctx_size."""
+    uses: dict[str, int] = field(default_factory=dict)
+    """Model to its last use."""
+    busy: set[str] = field(default_factory=set)
+    dead: set[str] = field(default_factory=set)
+    """Listed, with a backend that does not answer."""
     requests: list[Request] = field(default_factory=list)
     posted: list[str] = field(default_factory=list)
     """Every request that it ever got, as `load m-one`."""
@@ -131,24 +146,54 @@ class ScriptedEngine:
     """Called before a model is unloaded for whoever settles."""
     on_health: Callable[[], None] = lambda: None
     """Called before it says what is loaded."""
+    _clock: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def ensure_up(self) -> None:
         """Raise EngineUnreachable when nobody listens."""
         if not self.is_up:
             raise EngineUnreachable("nobody listens", evidence={"nobody_listens": True})
 
+    def use(self, model: str) -> None:
+        """A request begins."""
+        self.uses[model] = next(self._clock)
+
     def load(self, model: str, ctx_size: int) -> None:
         """Load a model; the others go when there is no room for all."""
         if self.max_models == 1:
-            self.loaded.clear()
+            self.clear()
+        self.unload(model)
         self.loaded[model] = ctx_size
+        self.use(model)
+
+    def unload(self, model: str) -> bool:
+        """Tell whether it was loaded."""
+        self.busy.discard(model)
+        self.dead.discard(model)
+        return self.loaded.pop(model, None) is not None
+
+    def clear(self) -> None:
+        """Unload everything."""
+        for model in list(self.loaded):
+            self.unload(model)
 
     def health(self) -> EngineHealth:
         """Say what is loaded."""
         self.on_health()
         self.ensure_up()
-        listed = tuple(LoadedModel(name, self.files(name), busy=False) for name in self.loaded)
+        if self.mood in ("slow", "hung"):
+            raise EngineTimeout("no answer in time")
+        listed = None if self.mood == "mute" else tuple(map(self._entry, self.loaded))
         return EngineHealth(f"process-{self.process}", listed, self.max_models)
+
+    def _entry(self, model: str) -> LoadedModel:
+        tells = self.mood != "vague"
+        return LoadedModel(
+            model,
+            self.files(model),
+            last_use=str(self.uses[model]) if tells else None,
+            busy=model in self.busy if tells else None,
+            options={"ctx_size": self.loaded[model]},
+        )
 
 
 class _Client:
@@ -157,12 +202,17 @@ class _Client:
     def __init__(self, engine: ScriptedEngine) -> None:
         self._engine = engine
 
+    unload_stops_load = False
+
     async def is_live(self) -> bool:
-        return self._engine.is_up
+        return self._engine.is_up and self._engine.mood != "hung"
 
     async def health(self) -> EngineHealth:
         _stand("health")
         return self._engine.health()
+
+    async def config(self) -> EngineConfig | None:
+        return None
 
     async def resolve(self, name: str) -> EngineModel | None:
         _stand("resolve")
@@ -180,7 +230,7 @@ class _Client:
             self._engine.ensure_up()
             self._engine.posted.append(f"unload {name}")
             self._engine.on_unload()
-            return self._engine.loaded.pop(name, None) is not None
+            return self._engine.unload(name)
         return bool(await self._send("unload", name, 0, on_sent))
 
     async def _send(
@@ -198,7 +248,7 @@ class _Client:
         return answer
 
     async def answers(self, model: LoadedModel) -> bool:
-        return model.name in self._engine.loaded
+        return model.name in self._engine.loaded and model.name not in self._engine.dead
 
     async def close(self) -> None:
         pass
@@ -235,12 +285,16 @@ class SteppedRoom(EngineRoom):
         """Nothing to give up."""
 
 
-def answer(request: Request, value: object) -> None:
-    """Let the engine's answer, or an exception, reach whoever still reads it."""
+def answer(request: Request, value: object, *, is_believed: bool = False) -> None:
+    """Let the engine's answer, or an exception, reach whoever still reads it.
+
+    `is_believed`: to a load that is there and serves, and needs no second look.
+    """
     body, late = request.body, request.late
     request.forget()
     if body is not None and body.at == "sent":
-        body.go(value, free=value is None or isinstance(value, bool | EngineRefused))
+        is_its_end = request.kind == body.kind and isinstance(value, bool | EngineRefused)
+        body.go(value, free=is_its_end or is_believed)
     elif late is not None and not late.done():
         _answer_late(late, value)
 

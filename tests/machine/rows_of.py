@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any
 
+from hal0.clock import boot_id
 from hal0.slots.spec import load_key
 from tests.machine.real.home import MODELS
 from tests.machine.real.world import Real
@@ -13,7 +14,7 @@ from tests.machine.reference.world import Reference
 from tests.rows import options
 
 Seen = dict[str, Any]
-Look = Callable[[str], sqlite3.Cursor]
+Look = Callable[..., sqlite3.Cursor]
 LOAD_KEYS = {
     load_key(number, options({"ctx_size": size})): Key(model, size)
     for number, model in enumerate(MODELS, 1)
@@ -23,7 +24,7 @@ LOAD_KEYS = {
 
 def of_reference(reference: Reference) -> Seen:
     """Return what the reference holds to be written."""
-    lane = reference.lane
+    lane, engine = reference.lane, reference.engine
     return {
         "slots": {
             slot.name: {
@@ -36,11 +37,14 @@ def of_reference(reference: Reference) -> Seen:
                 "generation": slot.generation,
                 "error": slot.error and slot.error[0],
                 "unload mark": slot.mark and slot.mark[:2],
-                "failed keys": slot.bad,
+                "failed keys": set(slot.bad),
+                "to restore": slot.note,
+                "breaker": slot.breaker and (slot.breaker.sent, slot.breaker.opens),
                 "history": slot.history,
             }
             for slot in reference.slots
         },
+        "incidents": [(one.kind, one.job, one.moved) for one in reference.incidents],
         "chains": [
             (c.id, c.slot.id, c.position, c.goal, c.origin, c.key) for c in reference.chains
         ],
@@ -50,17 +54,18 @@ def of_reference(reference: Reference) -> Seen:
         ],
         "lane": lane and (lane.job.id, lane.attempt, lane.owner, int(lane.answered)),
         "bodies": {key: body.at for key, body in reference.bodies.items()},
-        "engine": (reference.engine.is_up, reference.engine.loaded),
+        "engine": (engine.is_up, engine.loaded, engine.dead, engine.busy),
         "requests": [(one.kind, one.key.model) for one in reference.engine.requests],
     }
 
 
 def of_real(real: Real) -> Seen:
     """Return what the database says in plain `sqlite3`, and where the bodies stand."""
-    look = real.auditor.execute
+    look, engine = real.auditor.execute, real.engine
     look("BEGIN")
     said = {
         "slots": _slots(look),
+        "incidents": _incidents(look),
         "chains": [
             (c["id"], c["slot_id"], c["position"], c["goal"], c["origin"], _key(c))
             for c in look("SELECT *, options AS held FROM chains ORDER BY id")
@@ -80,7 +85,7 @@ def of_real(real: Real) -> Seen:
     return {
         **said,
         "bodies": {key: body.at for key, body in real.bodies.items()},
-        "engine": (real.engine.is_up, real.engine.loaded),
+        "engine": (engine.is_up, engine.loaded, engine.dead, engine.busy),
         "requests": [(one.kind, one.model) for one in real.engine.requests],
     }
 
@@ -93,6 +98,9 @@ _SLOTS = """
 SELECT *, held_options AS held, error ->> '$.code' AS code FROM slots
 WHERE deleted_at IS NULL ORDER BY id
 """
+_MOVED = """
+SELECT incident_id, slot_id FROM transitions WHERE incident_id IS NOT NULL ORDER BY id
+"""
 _AUDIT = "SELECT slot_id, from_state, to_state, cause FROM transitions ORDER BY id"
 
 
@@ -100,6 +108,19 @@ def _key(row: sqlite3.Row, model: str = "model_id", given: str = "held") -> Key 
     if row[model] is None:
         return None
     return Key(MODELS[row[model] - 1], json.loads(row[given])["ctx_size"])
+
+
+def _incidents(look: Look) -> list[tuple[str, int | None, list[int]]]:
+    moved: dict[int, list[int]] = {}
+    for incident_id, slot_id in look(_MOVED):
+        moved.setdefault(incident_id, []).append(slot_id)
+    rows = look("SELECT id, kind, job_id FROM incidents ORDER BY id")
+    return [(row["kind"], row["job_id"], moved.get(row["id"], [])) for row in rows]
+
+
+def _noted(restore: str | None) -> Key | None:
+    wish = json.loads(restore or "null")
+    return wish and Key(MODELS[wish["model_id"] - 1], wish["options"]["ctx_size"])
 
 
 def _slots(look: Look) -> dict[str, Seen]:
@@ -113,6 +134,10 @@ def _slots(look: Look) -> dict[str, Seen]:
     bad: dict[int, set[Key]] = {}
     for slot_id, key in look("SELECT slot_id, load_key FROM failed_keys"):
         bad.setdefault(slot_id, set()).add(LOAD_KEYS[key])
+    breakers = {
+        row["slot_id"]: (row["sent"], row["opens_ms"] if row["is_now"] else 0)
+        for row in look("SELECT *, sent_boot = ? AS is_now FROM breakers", [boot_id()])
+    }
     return {
         row["name"]: {
             "id": row["id"],
@@ -125,6 +150,8 @@ def _slots(look: Look) -> dict[str, Seen]:
             "error": row["code"],
             "unload mark": row["unload_job_id"] and (row["unload_job_id"], row["unload_attempt"]),
             "failed keys": bad.get(row["id"], set()),
+            "to restore": _noted(row["restore"]),
+            "breaker": breakers.get(row["id"]),
             "history": histories[row["id"]],
         }
         for row in look(_SLOTS)

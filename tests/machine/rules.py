@@ -54,8 +54,6 @@ RULES: Final = {
 NOT_YET: Final = {
     "lease_generation": "issue 6: the dispatcher takes leases",
     "lease_checked_before_forward": "issue 6: the dispatcher forwards",
-    "late_unload, of a slot whose unload failed": "issue 5: reconcile unloads what is listed for a "
-    "slot in error; until then an operator's unload does",
 }
 
 

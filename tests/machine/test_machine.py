@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from tests.machine.arrivals import ARRIVALS
 from tests.machine.play import Play
-from tests.machine.real.home import SLOTS
+from tests.machine.real.home import MODELS, SLOTS
 from tests.machine.real.world import Real
 from tests.machine.reference.rows import UNFINISHED
 from tests.machine.reference.world import Reference
@@ -34,6 +34,10 @@ AT_REST: Final = ("offline", "ready", "idle", "serving", "error")
 RARE: Final = (
     *("pull", "validate", "create", "assign", "pin", "delete"),
     *("retry_all", "file_becomes", "wall_steps", "reboot"),
+)
+ELSEWHERE: Final = (
+    *("engine_loads", "engine_loads", "engine_loses", "backend_dies"),
+    *("begins", "ends", "briefly"),
 )
 USABLE: Final = ("ready", "serving", "idle")
 SLOT = st.sampled_from(SLOTS)
@@ -115,6 +119,10 @@ class Machine(RuleBasedStateMachine):
     def machines_want(self, slot: str, verb: str) -> None:
         self._do(verb, slot)
 
+    @rule(slot=SLOT, verb=st.sampled_from(["lease", "unlease"]))
+    def lease(self, slot: str, verb: str) -> None:
+        self._do(verb, slot)
+
     @rule(slot=SLOT, verb=st.sampled_from(RARE), is_so=st.booleans())
     def ask_besides(self, slot: str, verb: str, is_so: bool) -> None:
         given: dict[str, tuple[object, ...]] = {
@@ -177,7 +185,7 @@ class Machine(RuleBasedStateMachine):
     # -- the engine, and time -------------------------------------------------------------------
 
     @where(lambda reference: reference.engine.requests)
-    @rule(which=WHICH, how=st.sampled_from(["ok", "fail", "fail_evicting", "late"]))
+    @rule(which=WHICH, how=st.sampled_from(["ok", "ok", "hollow", "fail", "fail_evicting", "late"]))
     def answer(self, which: int, how: str) -> None:
         if how == "late" and self.play.may_pass(121_000):
             self._do("pass_time", 121_000)
@@ -193,6 +201,16 @@ class Machine(RuleBasedStateMachine):
         else:
             self._do("engine_dies" if engine.is_up else "engine_starts")
 
+    @rule(model=st.sampled_from(MODELS), verb=st.sampled_from(ELSEWHERE), is_so=st.booleans())
+    def elsewhere(self, model: str, verb: str, is_so: bool) -> None:
+        """Another client of the engine does something, or a backend dies."""
+        if verb == "engine_loads":
+            self._do(verb, model, 4096 if is_so else 512)
+        elif verb in ("begins", "ends", "briefly"):
+            self._do("used_past_us", model, verb)
+        else:
+            self._do(verb, model)
+
     @rule(ms=st.sampled_from([31_000, 61_000, 121_000, 301_000, 601_000]))
     def pass_time(self, ms: int) -> None:
         if self.play.may_pass(ms):
@@ -202,6 +220,18 @@ class Machine(RuleBasedStateMachine):
     @rule(worker=WORKER)
     def settle(self, worker: int) -> None:
         self._do("settle", self.play.workers[worker])
+
+    @rule(worker=WORKER, how=st.sampled_from(["well", "well", "vague", "mute", "slow", "hung"]))
+    def scan(self, worker: int, how: str) -> None:
+        self._do("scan", self.play.workers[worker], how)
+
+    @rule(worker=WORKER, times=st.integers(2, 6), how=st.sampled_from(["well", "well", "hung"]))
+    def scan_for_a_while(self, worker: int, times: int, how: str) -> None:
+        """Until nobody has used what is loaded, or has been there, for long."""
+        for _ in range(times):
+            self._do("scan", self.play.workers[worker], how)
+            if self.play.may_pass(85_000):
+                self._do("pass_time", 85_000)
 
     @rule()
     def reconcile(self) -> None:

@@ -84,6 +84,43 @@ def reconcile(play: Play) -> None:
     play.do("write_reading")
 
 
+def adopt(play: Play) -> None:
+    play.do("engine_loads", MODEL, 512)
+    play.do("read_health")
+    play.do("write_reading")
+
+
+def scan_till_unused_for_long(play: Play) -> None:
+    for _ in range(5):
+        play.do("scan", play.workers[0])
+        if play.may_pass(85_000):
+            play.do("pass_time", 85_000)
+
+
+def scan_while_it_is_away(play: Play) -> None:
+    play.do("scan", play.workers[0], "hung")
+    if play.may_pass(61_000):
+        play.do("pass_time", 61_000)
+    play.do("scan", play.workers[1], "hung")
+
+
+def scan_a_restarted_one(play: Play) -> None:
+    engine_restarts(play)
+    play.do("scan", play.workers[1])
+
+
+def scan(how: str) -> Act:
+    return lambda play: play.do("scan", play.workers[0], how)
+
+
+def use(how: str) -> Act:
+    return lambda play: play.do("used_past_us", MODEL, how)
+
+
+def load_there(model: str, ctx_size: int) -> Act:
+    return lambda play: play.do("engine_loads", model, ctx_size)
+
+
 def engine_restarts(play: Play) -> None:
     play.do("engine_dies")
     play.do("engine_starts")
@@ -114,12 +151,19 @@ OPERATIONS: dict[str, Act] = {
     "go_on": go_on,
     "fetch_fails": fetch_fails,
     "answer, ok": answer("ok"),
+    "answer, hollow": answer("hollow"),
     "answer, fail": answer("fail"),
     "answer, fail_evicting": answer("fail_evicting"),
     "drop": lambda play: play.do("drop", len(play.reference.engine.requests) - 1),
     "engine_dies": lambda play: play.do("engine_dies"),
     "engine_starts": engine_restarts,
+    "engine_loads, as set up": load_there(MODEL, 4096),
+    "engine_loads, otherwise": load_there(MODEL, 512),
+    "engine_loads, a stranger": load_there("m-spare", 4096),
     "engine_loses": lambda play: play.do("engine_loses", MODEL),
+    "backend_dies": lambda play: play.do("backend_dies", MODEL),
+    "used_past_us, briefly": use("briefly"),
+    "used_past_us, in a long request": use("begins"),
     "file_becomes, nothing": lambda play: play.do("file_becomes", MODEL, None),
     "file_becomes, bad": lambda play: play.do("file_becomes", MODEL, "bad"),
     "pass_time": past_the_deadline,
@@ -131,7 +175,17 @@ OPERATIONS: dict[str, Act] = {
     "miss_bodies": lambda play: play.do("miss_bodies", play.workers[0]),
     "settle": lambda play: play.do("settle", play.workers[0]),
     "read_health": lambda play: play.do("read_health"),
-    "write_reading": reconcile,
+    "write_reading, a loss": reconcile,
+    "write_reading, an adoption": adopt,
+    "scan": scan("well"),
+    "scan, no use told": scan("vague"),
+    "scan, no list": scan("mute"),
+    "scan, slow": scan("slow"),
+    "scan, long unused": scan_till_unused_for_long,
+    "scan, long away": scan_while_it_is_away,
+    "scan, another process": scan_a_restarted_one,
+    "lease": lambda play: play.do("lease", SLOT),
+    "unlease": lambda play: play.do("unlease", SLOT),
     "reboot": lambda play: play.reboot(),
 }
 NEEDS_A_REQUEST = ("answer", "drop")

@@ -7,5 +7,5 @@
               `engine.py`
 
 Only a pull of a missing file is played, in the ledger: what it does with bytes is tested elsewhere.
-So are the edges of requests of users, which no dispatcher writes yet.
+So are leases and edges of requests of users, which no dispatcher writes yet.
 """

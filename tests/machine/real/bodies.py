@@ -28,7 +28,7 @@ class Bodies(Orders):
         if held is None:
             return None
         key = held.job.id, held.job.attempt
-        self.bodies[key] = SteppedBody(worker, partial(self._run, ctx, held))
+        self.bodies[key] = SteppedBody(worker, held.job.kind, partial(self._run, ctx, held))
         return key
 
     def _run(self, ctx: Context, held: Claim) -> None:

@@ -15,7 +15,7 @@ from hal0.jobs.bell import Bell
 from hal0.jobs.boot import first_act
 from hal0.jobs.context import Context
 from hal0.jobs.owners import Owner
-from hal0.jobs.reading import Reading
+from hal0.jobs.survey import Survey
 from hal0.settings import Settings
 from hal0.tables import owners
 from tests.gguf_bytes import header, padded, tensor
@@ -50,7 +50,7 @@ class Home:
         self.names: dict[str, str] = {}
         """Owner id to the name of the worker."""
         self.bodies: dict[BodyKey, SteppedBody] = {}
-        self.reading: Reading | None = None
+        self.seen: Survey | None = None
         self._api = TestClient(
             create_app(self.settings, self.db), base_url="http://127.0.0.1:13310"
         )
@@ -86,7 +86,7 @@ class Home:
         shutil.copy(self._template, self.settings.database)
         self.auditor = self._audit()
         self.engine = ScriptedEngine(self._checkpoint, max_models)
-        self.names, self.bodies, self.reading = {}, {}, None
+        self.names, self.bodies, self.seen = {}, {}, None
         for model in MODELS:
             self._put(model, "good")
         for name in workers:

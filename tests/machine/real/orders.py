@@ -1,19 +1,20 @@
 """What operators, machines and users ask for."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, update
 
 from hal0.clock import utc_now
-from hal0.errors import RequestError, SlotNotFound
-from hal0.jobs.ledger.intake import Accepted, Wish, add_chain, machine_load
-from hal0.jobs.ledger.rows import unfinished_jobs
+from hal0.errors import IllegalTransition, RequestError, SlotNotFound
+from hal0.jobs.ledger.intake import machine_unload
+from hal0.jobs.ledger.rows import Job, unfinished_jobs
+from hal0.jobs.restore import load_again
 from hal0.slots.queries import Slot, slot_named
 from hal0.slots.transitions import Act, move
-from hal0.states import Cause, JobKind, SlotState
+from hal0.states import Cause, SlotState
 from hal0.tables import leases, slots
-from tests.ledger import IDLE, RESTORE
+from tests.ledger import IDLE
 from tests.machine.real.home import Home
 from tests.machine.reference.rows import Answer
 
@@ -63,28 +64,26 @@ class Orders(Home):
         return self._ask("POST", "jobs/retry", {})
 
     def machine_load(self, name: str) -> Answer:
-        def write(tx: Connection, slot: Slot) -> Accepted | None:
-            wish = Wish(JobKind.LOAD, slot.wanted_model_id, slot.options)
-            return machine_load(tx, slot, wish, RESTORE)
+        def write(tx: Connection, slot: Slot) -> Sequence[Job]:
+            before = unfinished_jobs(tx, slot.id)
+            load_again(tx, slot, Cause.EVICTED_BY_ENGINE, None)
+            return () if before else unfinished_jobs(tx, slot.id)
 
-        return self._machines(name, write)
+        return self._machines(name, lambda tx, slot: tuple(job.id for job in write(tx, slot)))
 
     def idle_unload(self, name: str) -> Answer:
-        """As the idle scan will: it keeps quiet by itself (machines_quiet)."""
-
-        def write(tx: Connection, slot: Slot) -> Accepted | None:
-            guard = (slot.generation, slot.last_used_at)
-            is_busy = bool(unfinished_jobs(tx, slot.id))
-            return None if is_busy else add_chain(tx, slot, Wish(JobKind.UNLOAD, guard=guard), IDLE)
+        def write(tx: Connection, slot: Slot) -> tuple[int, ...]:
+            accepted = machine_unload(tx, slot, IDLE) if slot.is_dispatchable else None
+            return () if accepted is None else accepted.job_ids
 
         return self._machines(name, write)
 
-    def _machines(self, name: str, write: Callable[[Connection, Slot], Accepted | None]) -> Answer:
+    def _machines(self, name: str, write: Callable[[Connection, Slot], tuple[int, ...]]) -> Answer:
         try:
-            accepted = self._write(lambda tx: write(tx, slot_named(tx, name)))
+            job_ids = self._write(lambda tx: write(tx, slot_named(tx, name)))
         except SlotNotFound:
             return Answer(404)
-        return Answer(409) if accepted is None else Answer(202, None, accepted.job_ids)
+        return Answer(202, None, job_ids) if job_ids else Answer(409)
 
     # -- requests of users ----------------------------------------------------------------------
 
@@ -100,14 +99,34 @@ class Orders(Home):
     def _used(self, name: str, to: SlotState, cause: Cause) -> Answer:
         def write(tx: Connection) -> None:
             slot = move(tx, slot_named(tx, name), to, cause, Act("dispatcher"))
-            tx.execute(leases.delete().where(leases.c.slot_id == slot.id))
             if cause is not Cause.DEMOTED:
-                now = utc_now()
-                tx.execute(update(slots).where(slots.c.id == slot.id).values(last_used_at=now))
-            if to is SlotState.SERVING:
-                row = {"slot_id": slot.id, "generation": slot.generation, "owner_id": "api"}
-                tx.execute(insert(leases).values(**row, in_flight=1, at=utc_now()))
+                self._lease(tx, slot, "dispatcher", to is SlotState.SERVING)
 
+        return self._answered(write)
+
+    def lease(self, name: str) -> Answer:
+        def write(tx: Connection) -> None:
+            slot = slot_named(tx, name)
+            if not slot.is_dispatchable:
+                raise IllegalTransition(f"slot {name} is {slot.state}")
+            self._lease(tx, slot, "another", True)
+
+        return self._answered(write)
+
+    def unlease(self, name: str) -> Answer:
+        return self._answered(lambda tx: self._lease(tx, slot_named(tx, name), "another", False))
+
+    def _lease(self, tx: Connection, slot: Slot, owner_id: str, is_held: bool) -> None:
+        """Give a process its lease, or take it back; the slot is used now either way."""
+        tx.execute(
+            leases.delete().where(leases.c.slot_id == slot.id, leases.c.owner_id == owner_id)
+        )
+        tx.execute(update(slots).where(slots.c.id == slot.id).values(last_used_at=utc_now()))
+        if is_held:
+            row = {"slot_id": slot.id, "generation": slot.generation, "owner_id": owner_id}
+            tx.execute(insert(leases).values(**row, in_flight=1, at=utc_now()))
+
+    def _answered(self, write: Callable[[Connection], None]) -> Answer:
         try:
             self._write(write)
         except RequestError as refusal:

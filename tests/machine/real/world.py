@@ -1,20 +1,33 @@
 """What the engine, the clock, dying workers and settling hands do."""
 
-from sqlalchemy import Connection, Table, select, update
+from sqlalchemy import Connection, Table, update
 
 from hal0.clock import boot_id
+from hal0.engines.base import LoadedModel
 from hal0.errors import EngineBadAnswer, EngineRefused
 from hal0.jobs import rescue
 from hal0.jobs.boot import first_act
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger import claims
-from hal0.jobs.reading import read_health
-from hal0.jobs.reconcile import reconcile_engine
+from hal0.jobs.reading import QUICK_S, try_health
+from hal0.jobs.reconcile import apply, findings
+from hal0.jobs.scan import scan
 from hal0.jobs.settle import settle_all
-from hal0.registry.roster import engine_named
-from hal0.tables import boots, engine_lane, jobs, owners, slots
+from hal0.jobs.survey import Survey, survey
+from hal0.registry.roster import EngineRow, engine_named
+from hal0.tables import (
+    boots,
+    breakers,
+    engine_lane,
+    engines,
+    idle_windows,
+    jobs,
+    owners,
+    slots,
+)
 from tests.machine.engine import LEAVE, answer
 from tests.machine.real.bodies import Bodies
+from tests.machine.reference.rows import LIMIT_MS
 
 
 class Real(Bodies):
@@ -25,15 +38,17 @@ class Real(Bodies):
     def answer(self, number: int, how: str) -> None:
         request = self.engine.requests.pop(number)
         value: object = None
-        if how != "ok":
+        if how in ("fail", "fail_evicting"):
             value = EngineRefused("the engine says no")
             if how == "fail_evicting" and request.kind == "load":
-                self.engine.loaded.clear()
+                self.engine.clear()
         elif request.kind == "load":
             self.engine.load(request.model, request.ctx_size)
+            if how == "hollow":
+                self.engine.dead.add(request.model)
         else:
-            value = self.engine.loaded.pop(request.model, None) is not None
-        answer(request, value)
+            value = self.engine.unload(request.model)
+        answer(request, value, is_believed=value is None and how == "ok")
         self._forget_ended()
 
     def drop(self, number: int) -> None:
@@ -42,7 +57,7 @@ class Real(Bodies):
 
     def engine_dies(self) -> None:
         self.engine.is_up = False
-        self.engine.loaded.clear()
+        self.engine.clear()
         requests, self.engine.requests = self.engine.requests, []
         for request in requests:
             answer(request, EngineBadAnswer("the connection broke"))
@@ -52,8 +67,26 @@ class Real(Bodies):
         self.engine.is_up = True
         self.engine.process += 1
 
+    def engine_loads(self, model: str, ctx_size: int) -> None:
+        if self.engine.is_up:
+            self.engine.load(model, ctx_size)
+
     def engine_loses(self, model: str) -> None:
-        self.engine.loaded.pop(model, None)
+        self.engine.unload(model)
+
+    def backend_dies(self, model: str) -> None:
+        if model in self.engine.loaded:
+            self.engine.dead.add(model)
+
+    def used_past_us(self, model: str, how: str) -> None:
+        if model not in self.engine.loaded:
+            return
+        if how != "ends":
+            self.engine.use(model)
+        if how == "begins":
+            self.engine.busy.add(model)
+        else:
+            self.engine.busy.discard(model)
 
     def file_becomes(self, model: str, content: str | None) -> None:
         if content is None:
@@ -65,15 +98,10 @@ class Real(Bodies):
 
     def pass_time(self, ms: int) -> None:
         self.clock.tick(ms)
+        waiting = {one.body: LIMIT_MS[one.kind] for one in self.engine.requests if one.body}
         for key, body in sorted(self.bodies.items()):
-            if body.at == "sent" and self._deadline_of(key[0]) <= self.clock.ms:
+            if body.at == "sent" and body.posts_since_ms + waiting[body] <= self.clock.ms:
                 self._step(key, LEAVE, free=True)
-
-    def _deadline_of(self, job_id: int) -> int:
-        with self.db.read() as tx:
-            return int(
-                tx.execute(select(jobs.c.deadline_ms).where(jobs.c.id == job_id)).scalar_one()
-            )
 
     def wall_steps(self, seconds: int) -> None:
         self.clock.step(seconds)
@@ -120,17 +148,36 @@ class Real(Bodies):
         settle_all(self.workers[worker])
 
     def read_health(self) -> None:
-        self.reading = None
+        """Read and laid beside the slots at once: what is written by it may be as old as can be."""
+        self.seen = None
         ctx = next(iter(self.workers.values()))
-        if self.engine.is_up:
+        reading = try_health(ctx, self._engine_row(), QUICK_S)
+        if reading is not None:
             with self.db.read() as tx:
-                row = engine_named(tx, "default")
-            self.reading = read_health(ctx, row)
+                self.seen = survey(tx, reading)
 
     def write_reading(self) -> None:
-        reading, self.reading = self.reading, None
-        if reading is not None:
-            self._write(lambda tx: reconcile_engine(tx, reading))
+        seen, self.seen = self.seen, None
+        if seen is not None:
+            steps, serving = findings(seen), self._serving(seen)
+            self._write(lambda tx: apply(tx, seen, steps, serving))
+
+    def _serving(self, seen: Survey) -> list[LoadedModel]:
+        dead = self.engine.dead
+        return [
+            entry
+            for entry in seen.reading.health.models or ()
+            if entry.name in self.engine.loaded and entry.name not in dead
+        ]
+
+    def scan(self, worker: str, how: str = "well") -> None:
+        self.engine.mood = how
+        scan(self.workers[worker], self._engine_row())
+        self.engine.mood = "well"
+
+    def _engine_row(self) -> EngineRow:
+        with self.db.read() as tx:
+            return engine_named(tx, "default")
 
     # -- the host -------------------------------------------------------------------------------
 
@@ -138,7 +185,7 @@ class Real(Bodies):
         for worker in list(self.workers):
             self._end(worker)
         self.engine_dies()
-        self.reading = None
+        self.seen = None
         self.clock.reboot()
         self._write(self._as_of_an_earlier_boot)
         first_act(self.db, "local")
@@ -155,6 +202,11 @@ class Real(Bodies):
             (jobs, "deadline_boot"),
             (engine_lane, "settle_boot"),
             (slots, "unload_settle_boot"),
+            (breakers, "sent_boot"),
+            (engines, "healthy_boot_id"),
+            (engines, "scanned_boot"),
+            (engines, "unreachable_boot"),
+            (idle_windows, "since_boot"),
         ]
         for table, column in told:
             now = table.c[column] == boot_id()

@@ -3,9 +3,9 @@
 A body that lost its claim may go on; it writes nothing (fence).
 """
 
+from tests.machine.reference.engine import Body, Request
 from tests.machine.reference.loads import Loads
-from tests.machine.reference.losses import Body, Request
-from tests.machine.reference.rows import Job, Key
+from tests.machine.reference.rows import DISPATCHABLE, LIMIT_MS, Job, Key
 
 
 class Bodies(Loads):
@@ -21,6 +21,7 @@ class Bodies(Loads):
                 job.state, job.outcome, job.worker = "running", None, worker
                 job.attempt += 1
                 body = Body(job, job.attempt, worker, watches=job.kind == "load" and bool(job.sent))
+                body.until = job.deadline
                 self.bodies[job.id, job.attempt] = body
                 return job.id, job.attempt
         return None
@@ -56,9 +57,17 @@ class Bodies(Loads):
             "health": self._look,
             "post": self._post,
         }[body.at]
-        body.at = step(body) or "ended"
-        if body.at == "ended":
-            del self.bodies[job_id, attempt]
+        return self.comes_to(body, step(body))
+
+    def comes_to(self, body: Body, at: str | None) -> str:
+        """Let it stand there, or end; its time to wait runs from before it posts."""
+        body.at = at or "ended"
+        if body.at == "post":
+            body.until = self.now + LIMIT_MS[body.sends]
+        elif body.at == "health":
+            body.before = self.stands()
+        elif body.at == "ended":
+            del self.bodies[body.job.id, body.attempt]
         return body.at
 
     def _begin(self, body: Body) -> str | None:
@@ -66,23 +75,31 @@ class Bodies(Loads):
         if job.kind == "load":
             body.found_held = slot.holds(job.chain.key)
             return self._keep_watching(body) if body.watches else "health"
+        if job.kind == "unload" and slot.state in DISPATCHABLE:
+            return "health"
         if not self.holds_claim(body):
             return None
         if job.kind == "pull":
             return self._begin_pull(job, slot)
         if job.kind == "validate":
             return self._begin_validate(job, slot)
-        return self._begin_unload(job, slot)
+        return self._begin_unload(body)
 
     def _look(self, body: Body) -> str | None:
-        """Read the engine's health; the first look of a load is before it sends."""
-        if body.job.kind == "load" and body.watches:
+        """Read the engine's health: before anything is sent, or to learn what became of it."""
+        self.looks()
+        job = body.job
+        if job.kind == "load" and body.verifies:
+            return self._verify(body)
+        if job.kind == "load" and body.watches:
             return self._watch(body)
         if not self.holds_claim(body):
             return None
-        if body.job.kind == "load":
-            return self._send(body)
-        self._look_after_unload(body.job, body.job.slot)
+        if job.kind == "load":
+            return self._decide(body)
+        if not body.watches:
+            return self._look_for_use(body)
+        self._look_after_unload(job, job.slot)
         return None
 
     def _post(self, body: Body) -> str | None:
@@ -91,9 +108,11 @@ class Bodies(Loads):
         if self.engine.is_up:
             key = job.chain.key if job.kind == "load" else Key(str(slot.told), 0)
             assert key
-            self.engine.requests.append(Request(job.kind, key, body, self.now))
+            self.engine.requests.append(Request(body.sends, key, body, self.now))
             return "sent"
-        if job.kind == "unload":
+        if body.places:
+            self._no_place(body, "engine.unreachable")
+        elif job.kind == "unload":
             self.emptied(job, gone=True)
         else:
             self._not_sent(job, slot)

@@ -1,6 +1,7 @@
 """What `pull` and `validate` do; a pull of a missing file stands before it fetches it."""
 
-from tests.machine.reference.losses import Body, Losses
+from tests.machine.reference.engine import Body
+from tests.machine.reference.losses import Losses
 from tests.machine.reference.rows import Job, Slot
 
 

@@ -1,62 +1,23 @@
-"""What the engine has, and what its list means for slots."""
+"""What the engine does not have any more, and how a slot takes over what it has."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 
-from tests.machine.reference.orders import Orders
-from tests.machine.reference.rows import DISPATCHABLE, File, Job, Key, Lane, Slot
+from tests.machine.reference.engine import Body, Engine, Reading
+from tests.machine.reference.machines import Machines
+from tests.machine.reference.rows import DISPATCHABLE, File, Incident, Job, Key, Slot
 
-
-@dataclass(eq=False)
-class Body:
-    """One attempt, and where it stands."""
-
-    job: Job
-    attempt: int
-    worker: str
-    at: str = "claimed"
-    watches: bool = False
-    found_held: bool = False
-    """Whether the slot held what is wanted when the body began."""
+ABSENCES = ("engine.lost", "engine.unreachable")
+"""Nothing was wrong with the model."""
 
 
-@dataclass(eq=False)
-class Request:
-    """What the engine has and has not answered; `reader` waits for it, or left it open."""
-
-    kind: str
-    key: Key
-    reader: Body | None
-    since: int
-
-
-@dataclass
-class Engine:
-    """The inference server."""
-
-    max_models: int | None = None
-    process: int = 1
-    is_up: bool = True
-    loaded: dict[str, int] = field(default_factory=dict)
-    requests: list[Request] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Reading:
-    """A health, and where the slots stood before it was read."""
-
-    process: int
-    loaded: frozenset[str]
-    before: dict[int, int]
-    lane: Lane | None
-
-
-class Losses(Orders):
-    """An engine beside the rows, and slots whose model it has no more."""
+class Losses(Machines):
+    """An engine beside the rows, and slots that know less than it."""
 
     def __init__(self, max_models: int | None = None) -> None:
         super().__init__()
         self.engine = Engine(max_models)
+        self.away_since: int | None = None
+        """Since when nobody was there, each time that somebody looked."""
         self.files: dict[str, File] = {}
         self.bodies: dict[tuple[int, int], Body] = {}
         """By job and attempt: those that have not ended."""
@@ -66,42 +27,99 @@ class Losses(Orders):
         self.acts += 1
         self.files[model] = File(content, self.acts)
 
-    def read(self) -> Reading:
-        """Note where the slots stand, then read the engine's health."""
-        before = {slot.id: len(slot.history) for slot in self.slots}
-        return Reading(self.engine.process, frozenset(self.engine.loaded), before, self.lane)
+    def looks(self) -> bool:
+        """Ask the engine for its list; tell whether it is there."""
+        if self.engine.is_up:
+            self.away_since = None
+        elif self.away_since is None:
+            self.away_since = self.now
+        return self.engine.is_up
 
-    def lists(self, slot: Slot, loaded: Iterable[str]) -> bool:
-        """Whether a list has what the slot holds, or was last told to load."""
-        return bool({slot.told, (slot.held or slot.wants).model} & set(loaded))
-
-    def is_lost(self, slot: Slot, reading: Reading) -> bool:
-        """reconcile_cas_transition, reconcile_skips_unfinished"""
+    def is_lost(self, slot: Slot, loaded: Iterable[str]) -> bool:
+        """Whether a slot would serve what is not there; a job of its own finds that out itself."""
         return (
             slot.state in DISPATCHABLE
-            and reading.before.get(slot.id) == len(slot.history)
             and not self.open_chains(slot)
-            and not self.lists(slot, reading.loaded)
+            and slot.listed(set(loaded)) is None
         )
 
-    def mark_lost(self, culprit: Slot, *, restores: bool = True) -> None:
-        """Whom a load cost its model; a failed one's victims come back."""
-        reading = self.read()
-        lost = [s for s in self.slots if s is not culprit and self.is_lost(s, reading)]
-        for slot in lost:
-            key = slot.held
-            if slot.process in (None, reading.process) and key:
-                self.move(slot, "offline", "evicted_by_engine")
-                slot.held = slot.told = None
-                if restores:
-                    self.restore(slot, key)
+    def is_of_another_process(self, slot: Slot, process: int) -> bool:
+        """Whether what it held went with the process that had it."""
+        return slot.process not in (None, process)
 
-    def write_loss(self, slot: Slot, process: int) -> bool:
-        """Tell whether the slot was lost with the process that had it."""
-        is_restart = slot.process not in (None, process)
-        self.move(slot, "offline", "engine_restarted" if is_restart else "unloaded_elsewhere")
+    def stands(self) -> dict[int, int]:
+        """Return where the slots stand: what was read before one moved tells nothing of it."""
+        return {slot.id: len(slot.history) for slot in self.slots}
+
+    def mark_lost(
+        self, culprit: Job, kind: str = "load_failed", before: Mapping[int, int] | None = None
+    ) -> None:
+        """evicted_marked: whom a load cost its model; what a failed one cost comes back."""
+        stood = before or self.stands()
+        lost = [
+            slot
+            for slot in self.slots
+            if slot is not culprit.slot
+            and stood.get(slot.id) == len(slot.history)
+            and self.is_lost(slot, self.engine.loaded)
+            and not self.is_of_another_process(slot, self.engine.process)
+        ]
+        by = self.incident(kind, culprit) if lost else None
+        for slot in lost:
+            self.lose(slot, "evicted_by_engine", by, restores=kind == "load_failed")
+
+    def lose(self, slot: Slot, cause: str, by: Incident | None, *, restores: bool) -> None:
+        """Offline; what is wanted comes back where that is the engine's fault."""
+        key = self.wish_of(slot)
+        self.move(slot, "offline", cause, by)
         slot.held = slot.told = None
-        return is_restart
+        if restores:
+            self.load_again(slot, key)
+
+    def adopt(self, slot: Slot, key: Key, process: int) -> None:
+        """Take over what the engine has: nothing is sent."""
+        slot.generation += 1
+        slot.held, slot.told, slot.note, slot.process = key, key.model, None, process
+        self.use(slot)
+        if slot.state != "starting":
+            self.move(slot, "starting", "checked")
+        self.move(slot, "warming", "load_sent")
+        self.move(slot, "ready", "adopted")
+
+    def read(self) -> Reading:
+        """Note where the slots stand, read the engine's list, lay one beside the other."""
+        loaded = dict(self.engine.loaded)
+        known = {slot.listed(loaded) for slot in self.slots if slot.state in DISPATCHABLE}
+        return Reading(
+            self.engine.process,
+            loaded,
+            self.stands(),
+            {slot.id: slot.set_up for slot in self.slots},
+            self.lane,
+            self.engine.is_full and not loaded.keys() <= known,
+            tuple((what, slot) for slot in self.slots if (what := self._finding(slot, loaded))),
+        )
+
+    def _finding(self, slot: Slot, loaded: dict[str, int]) -> str | None:
+        if self.lane or self.open_chains(slot) or slot.mark:  # reconcile_reads_lane, ..._unfinished
+            return None
+        if slot.state == "error":
+            return self._finding_in_error(slot, has=slot.listed(loaded) is not None)
+        if slot.state == "offline":
+            return "listed" if slot.model in loaded else None
+        if self.is_lost(slot, loaded):
+            return "lost"
+        is_as_held = slot.held is None or loaded[slot.held.model] == slot.held.ctx_size
+        return None if is_as_held else "reloaded"
+
+    def _finding_in_error(self, slot: Slot, *, has: bool) -> str | None:
+        """late_unload, unless nothing was wrong with the model."""
+        code = slot.error and slot.error[0]
+        is_unwanted = code == "engine.unreachable" and slot.desired == "unloaded"
+        if code in ABSENCES and not (is_unwanted and has):
+            return "returned"
+        is_ours = slot.told is not None and has
+        return "left over" if is_ours and not (slot.is_cleared or slot.pinned) else None
 
     def use(self, slot: Slot) -> None:
         """A slot is used now."""

@@ -1,6 +1,7 @@
-"""What operators and machines ask for, and what they are told."""
+"""What operators ask for, and what they are told."""
 
-from tests.machine.reference.rows import DISPATCHABLE, Answer, Chain, Key, Rows, Slot
+from tests.machine.reference.rows import DISPATCHABLE, Answer, Chain, Key, Slot
+from tests.machine.reference.writes import Rows
 
 NO_SLOT = Answer(404, "slot.not_found")
 NO_JOB = Answer(404, "job.not_found")
@@ -10,7 +11,8 @@ SENT = Answer(409, "job.already_sent")
 SO = Answer(200, how="already")
 
 
-def _accepted(chain: Chain, how: str = "") -> Answer:
+def accepted(chain: Chain, how: str = "") -> Answer:
+    """Jobs are there, or were already."""
     return Answer(202, None, tuple(job.id for job in chain.jobs), how)
 
 
@@ -58,7 +60,10 @@ class Orders(Rows):
                 return BUSY
         if self.is_taken(model, slot):
             return TAKEN
+        if model != slot.wants.model:
+            slot.note = None  # to change a slot loads nothing, least of all what it was before
         slot.wants = Key(model, slot.wants.ctx_size)
+        slot.set_up += 1
         return Answer(200)
 
     def pin(self, name: str, pinned: bool) -> Answer:
@@ -69,6 +74,7 @@ class Orders(Rows):
         if self.is_taken(slot.wants.model, slot):
             return TAKEN
         slot.pinned = pinned
+        slot.set_up += 1
         return Answer(200)
 
     def delete(self, name: str, force: bool) -> Answer:
@@ -101,8 +107,7 @@ class Orders(Rows):
         key = Key(slot.wants.model, ctx_size)
         if self.is_taken(key.model, slot):
             return TAKEN
-        slot.desired, slot.wants = "loaded", key
-        slot.bad.discard(key)
+        self._want_loaded(slot, key)
         chains = self.open_chains(slot)
         if chains and (chains[-1].goal, chains[-1].key) == ("load", key):
             return self._taken_over(chains[-1])
@@ -111,7 +116,12 @@ class Orders(Rows):
                 self.move(slot, "ready", "touched")
             return SO
         self.supersede(chains)
-        return _accepted(self.add_chain(slot, "load", "operator", key))
+        return accepted(self.add_chain(slot, "load", "operator", key))
+
+    def _want_loaded(self, slot: Slot, key: Key) -> None:
+        """An operator's word lifts whatever kept machines from this load."""
+        slot.desired, slot.wants, slot.note, slot.breaker = "loaded", key, None, None
+        slot.bad.pop(key, None)
 
     def unload(self, name: str, force: bool = False, even_if_pinned: bool = False) -> Answer:
         """Want the slot empty."""
@@ -120,7 +130,7 @@ class Orders(Rows):
             return NO_SLOT
         if slot.pinned and not even_if_pinned:
             return Answer(409, "slot.pinned")
-        slot.desired = "unloaded"
+        slot.desired, slot.note = "unloaded", None
         chains = self.open_chains(slot)
         if chains and chains[-1].goal == "unload" and (chains[-1].force or not force):
             return self._taken_over(chains[-1])
@@ -129,7 +139,7 @@ class Orders(Rows):
         self.supersede(chains)
         chain = self.add_chain(slot, "unload", "operator", None)
         chain.force = force
-        return _accepted(chain)
+        return accepted(chain)
 
     def pull(self, name: str) -> Answer:
         """Want the model's file brought; it waits its turn and cancels nothing."""
@@ -146,13 +156,13 @@ class Orders(Rows):
         chains = self.open_chains(slot)
         if chains and (chains[-1].goal, chains[-1].key) == (goal, slot.wants):
             return self._taken_over(chains[-1])
-        return _accepted(self.add_chain(slot, goal, "operator", slot.wants))
+        return accepted(self.add_chain(slot, goal, "operator", slot.wants))
 
     def _taken_over(self, chain: Chain) -> Answer:
         """dedup_takes_over: the same jobs, an operator's from now on."""
         if chain.origin != "operator":
             chain.origin, chain.guard = "operator", None
-        return _accepted(chain, "deduplicated")
+        return accepted(chain, "deduplicated")
 
     def supersede(self, chains: list[Chain]) -> None:
         """A newer intent cancels what is not sent (waits_for_sent_only, sent_is_waited_for)."""
@@ -203,10 +213,9 @@ class Orders(Rows):
             assert chain.key
             if self.is_taken(chain.key.model, slot):
                 return TAKEN
-            slot.bad.discard(chain.key)
-            slot.desired, slot.wants = "loaded", chain.key
+            self._want_loaded(slot, chain.key)
         elif chain.goal == "unload":
-            slot.desired = "unloaded"
+            slot.desired, slot.note = "unloaded", None
         chain.position, chain.origin, chain.guard = self.tail(), "operator", None
         for again in chain.jobs:
             if again is job or (chain.goal == "load" and again.step >= min(job.step, 1)):
@@ -226,27 +235,3 @@ class Orders(Rows):
                 if job.state == "failed" and is_wanted:
                     queued += self.retry(job.id).jobs
         return Answer(200, None, queued)
-
-    # -- machines -----------------------------------------------------------------------------
-
-    def machine_load(self, name: str) -> Answer:
-        """What is wanted and not there, a machine may load; never a key that failed (bad_key)."""
-        slot = self.slot(name)
-        return Answer(404) if slot is None else self.restore(slot, slot.wants)
-
-    def restore(self, slot: Slot, key: Key) -> Answer:
-        """machines_quiet, bad_key: have a machine load, where it may."""
-        if key in slot.bad or slot.desired != "loaded" or self.open_chains(slot):
-            return Answer(409)
-        return _accepted(self.add_chain(slot, "load", "restore", key))
-
-    def idle_unload(self, name: str) -> Answer:
-        """A machine's unload carries what it saw (machine_guard)."""
-        slot = self.slot(name)
-        if slot is None:
-            return Answer(404)
-        if self.open_chains(slot):
-            return Answer(409)
-        chain = self.add_chain(slot, "unload", "idle", None)
-        chain.guard = (slot.generation, slot.used)
-        return _accepted(chain)

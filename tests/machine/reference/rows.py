@@ -1,5 +1,6 @@
-"""Slots, chains, jobs and the lane, and how each is written."""
+"""Slots, chains, jobs and the lane, as they are written."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ UNFINISHED = ("queued", "running")
 CRASH_LIMIT = 3
 LOAD_MS, UNLOAD_MS, SETTLE_MS = 120_000, 60_000, 600_000
 ENGINE_WAIT_MS, DRAIN_MS = 300_000, 30_000
+LIMIT_MS = {"load": LOAD_MS, "unload": UNLOAD_MS}
+LATE = "preload.load_timeout"
 
 
 class Key(NamedTuple):
@@ -43,6 +46,33 @@ class Mark(NamedTuple):
     attempt: int
     process: int | None
     settle_by: int
+
+
+class Breaker(NamedTuple):
+    """Automatic loads of a slot in a row, and until when the next one waits."""
+
+    sent: int
+    last: int
+    opens: int
+
+
+class Window(NamedTuple):
+    """What the last scan saw of a model's use, and since when it is unused (None: in use)."""
+
+    generation: int
+    used: int
+    past_us: int | None
+    """The engine's own word for the last use; None: it did not say."""
+    since: int | None
+
+
+@dataclass
+class Incident:
+    """One event of the engine, the job to blame, and the slots that it moved."""
+
+    kind: str
+    job: int | None = None
+    moved: list[int] = field(default_factory=list)
 
 
 @dataclass(eq=False)
@@ -116,6 +146,8 @@ class Slot:
     state: str = "offline"
     desired: str = "unloaded"
     pinned: bool = False
+    set_up: int = 0
+    """How often somebody changed what it is set up for."""
     held: Key | None = None
     told: str | None = None
     process: int | None = None
@@ -123,10 +155,33 @@ class Slot:
     used: int = 0
     error: tuple[str, int | None] | None = None
     """Code, and the job that failed."""
+    is_cleared: bool = False
+    """A machine has tried to unload what the engine has although the slot is in error."""
     mark: Mark | None = None
-    bad: set[Key] = field(default_factory=set)
+    bad: dict[Key, str] = field(default_factory=dict)
+    """What was sent and failed, and how."""
+    note: Key | None = None
+    """What a machine is to load again."""
+    breaker: Breaker | None = None
+    window: Window | None = None
+    leases: set[tuple[str, int]] = field(default_factory=set)
+    """Whose requests run, and of which generation."""
     history: list[str] = field(default_factory=list)
     is_deleted: bool = False
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a request runs on what is loaded now."""
+        return any(generation == self.generation for _, generation in self.leases)
+
+    @property
+    def model(self) -> str:
+        """By which an entry of the engine's list would be this slot's."""
+        return (self.held or self.wants).model
+
+    def listed(self, loaded: Collection[str]) -> str | None:
+        """Its entry in a list: its model's, else that of what the engine was told last."""
+        return next((name for name in (self.model, self.told) if name in loaded), None)
 
     def holds(self, key: Key | None) -> bool:
         """Whether exactly this is ready to serve."""
@@ -143,127 +198,3 @@ class Lane:
     process: int | None
     settle_by: int
     answered: bool = False
-
-
-class Rows:
-    """Everything that is written, and its writers."""
-
-    def __init__(self) -> None:
-        self.now = 0
-        self.acts = 0
-        """Counts what somebody may find changed: the uses of a slot, the files of a model."""
-        self.all_slots: list[Slot] = []
-        self.chains: list[Chain] = []
-        self.jobs: dict[int, Job] = {}
-        self.lane: Lane | None = None
-
-    # -- reading ------------------------------------------------------------------------------
-
-    @property
-    def slots(self) -> list[Slot]:
-        """The living slots, oldest first."""
-        return [slot for slot in self.all_slots if not slot.is_deleted]
-
-    def slot(self, name: str) -> Slot | None:
-        """The living slot of this name."""
-        return next((slot for slot in self.slots if slot.name == name), None)
-
-    def open_chains(self, slot: Slot) -> list[Chain]:
-        """The slot's unfinished chains in their order."""
-        mine = [chain for chain in self.chains if chain.slot is slot and chain.open]
-        return sorted(mine, key=lambda chain: chain.position)
-
-    # -- slots --------------------------------------------------------------------------------
-
-    def move(self, slot: Slot, to: str, cause: str) -> None:
-        """The only writer of a slot's state."""
-        slot.history.append(f"{slot.state}>{to} {cause}")
-        slot.state = to
-        if to != "error" and to not in TRANSIENT:
-            slot.error = None
-
-    # -- chains and jobs ----------------------------------------------------------------------
-
-    def tail(self) -> int:
-        """The place behind every chain."""
-        return max((chain.position for chain in self.chains), default=0) + 1
-
-    def add_chain(self, slot: Slot, goal: str, origin: str, key: Key | None) -> Chain:
-        """A load is always pull, validate, unload, load; all else a chain of one."""
-        chain = Chain(len(self.chains) + 1, slot, self.tail(), goal, origin, key)
-        for kind in KINDS if goal == "load" else (goal,):
-            job = Job(len(self.jobs) + 1, chain, kind)
-            chain.jobs.append(job)
-            self.jobs[job.id] = job
-        self.chains.append(chain)
-        return chain
-
-    def end(self, job: Job, state: str, outcome: str, code: str | None = None) -> None:
-        """An attempt is over, and with it the job, unless it is queued again."""
-        job.state, job.outcome, job.worker = state, outcome, None
-        if state != "queued":
-            job.code = code
-
-    def put_back(self, job: Job, outcome: str, *, crashed: bool = False, after_ms: int = 0) -> None:
-        """The attempt is over, the job is not: queued again in its old place."""
-        self.end(job, "queued", outcome)
-        job.crashes = job.crashes + 1 if crashed else 0
-        job.not_before = self.now + after_ms
-
-    def fail(self, job: Job, code: str, cause: str = "job_failed") -> None:
-        """The rest of the chain goes along; only a transient slot goes to error."""
-        self.end(job, "failed", "failed", code)
-        for rest in job.chain.open:
-            self.end(rest, "cancelled", "cancelled", code)
-        slot = job.slot
-        if job.kind == "load" and job.sent:
-            assert job.chain.key
-            slot.bad.add(job.chain.key)  # bad_key
-        if slot.state in TRANSIENT:
-            self.move(slot, "error", cause)
-            slot.error, slot.held = (code, job.id), None
-
-    def wait_on(self, job: Job, after_ms: int) -> None:
-        """Queued again, and remembers since when it waits."""
-        self.put_back(job, "deferred", after_ms=after_ms)
-        if job.waits_since is None:
-            job.waits_since = self.now
-
-    def cancel_chain(self, chain: Chain, outcome: str) -> None:
-        """cancel_moves_slot: the state that the chain owned goes with it."""
-        slot = chain.slot
-        is_first = self.open_chains(slot)[0] is chain
-        for job in chain.open:
-            self.end(job, "cancelled", outcome)
-        if is_first and slot.state in ("pulling", "starting"):
-            self.move(slot, "offline", "cancelled")
-
-    def release(self, job: Job, attempt: int) -> bool:
-        """lane_names_attempt: nobody frees what another attempt holds."""
-        is_its = self.lane is not None and (self.lane.job, self.lane.attempt) == (job, attempt)
-        if is_its:
-            self.lane = None
-        return is_its
-
-    def clear_mark(self, slot: Slot, job_id: int, attempt: int) -> bool:
-        """Only by its whole name, as the lane."""
-        is_its = slot.mark is not None and slot.mark[:2] == (job_id, attempt)
-        if is_its:
-            slot.mark = None
-        return is_its
-
-    def defer(self, job: Job) -> None:
-        """Nothing was sent: the job waits for its engine, but not for ever."""
-        waited = 0 if job.waits_since is None else self.now - job.waits_since
-        if waited >= ENGINE_WAIT_MS:
-            self.fail(job, "engine.unreachable")
-        else:
-            pause = min(max(500, waited // 2), 10_000, max(100, ENGINE_WAIT_MS - waited))
-            self.wait_on(job, pause)
-
-    def rescue_job(self, job: Job) -> None:
-        """Back to the queue, unless it has killed one worker too many (crash_limit)."""
-        if job.crashes + 1 < CRASH_LIMIT:
-            self.put_back(job, "interrupted", crashed=True)
-        else:
-            self.fail(job, "job.worker_crashed", "worker_lost")

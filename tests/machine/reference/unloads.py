@@ -1,6 +1,7 @@
-"""What `unload` does: marked, asked once by name, confirmed."""
+"""What `unload` does: looks who uses the model, marks, asks once by name, confirms."""
 
 from tests.machine.reference.checks import Checks
+from tests.machine.reference.engine import Body
 from tests.machine.reference.rows import (
     DISPATCHABLE,
     DRAIN_MS,
@@ -15,14 +16,17 @@ from tests.machine.reference.rows import (
 class Unloads(Checks):
     """A slot is emptied."""
 
-    def _begin_unload(self, job: Job, slot: Slot) -> str | None:
+    def _begin_unload(
+        self, body: Body, *, is_busy: bool = False, is_used: bool = True
+    ) -> str | None:
+        job, slot = body.job, body.job.slot
         chain = job.chain
         empties = chain.goal == "unload"
         if slot.state in DISPATCHABLE:
-            if self._leaves_alone(job, slot):
+            if self._leaves_alone(job, slot, is_used):
                 self.end(job, "succeeded", "skipped")
                 return None
-            if slot.state == "serving" and not chain.force:
+            if (slot.state == "serving" or is_busy) and not chain.force:
                 self._drain(job)
                 return None
             own = "idle_unload" if chain.origin == "idle" else "operator_unload"
@@ -41,13 +45,30 @@ class Unloads(Checks):
         slot.mark = Mark(job.id, job.attempt, slot.process, self.now + SETTLE_MS)
         return "post"
 
-    def _leaves_alone(self, job: Job, slot: Slot) -> bool:
+    def _look_for_use(self, body: Body) -> str | None:
+        """What the engine does not say counts as use, for a machine."""
+        slot, engine = body.job.slot, self.engine
+        entry = slot.listed(engine.loaded) if engine.is_up else None
+        is_busy = entry in engine.busy
+        is_used = not engine.is_up or (entry is not None and self.is_used(slot, entry))
+        return self._begin_unload(body, is_busy=is_busy, is_used=is_used)
+
+    def is_used(self, slot: Slot, entry: str) -> bool:
+        """Whether somebody uses a model, or has since the last scan."""
+        if slot.is_served or entry in self.engine.busy:
+            return True
+        seen = (slot.generation, slot.used, self.engine.uses[entry])
+        same_load = slot.window is not None and slot.window.generation == slot.generation
+        return same_load and slot.window is not None and slot.window[:3] != seen
+
+    def _leaves_alone(self, job: Job, slot: Slot, is_used: bool) -> bool:
         chain = job.chain
         if chain.goal == "load":
             return slot.holds(chain.key)
         if chain.origin == "operator":
             return False
-        return chain.guard != (slot.generation, slot.used) or slot.state == "serving"
+        is_as_asked = chain.guard == (slot.generation, slot.used)
+        return slot.pinned or not is_as_asked or slot.state == "serving" or is_used
 
     def _drain(self, job: Job) -> None:
         if job.waits_since is not None and self.now - job.waits_since >= DRAIN_MS:
@@ -56,11 +77,14 @@ class Unloads(Checks):
             self.wait_on(job, 500)
 
     def emptied(self, job: Job, gone: bool = False) -> None:
-        """The slot holds nothing any more."""
+        """The slot holds nothing any more; an error stays, unless it was of an unload."""
         slot = job.slot
+        failed = self.jobs.get(slot.error[1] or 0) if slot.error else None
         if slot.state == "unloading":
             self.move(slot, "offline", "engine_restarted" if gone else "unloaded")
-        elif slot.state == "error":
+        elif slot.state == "error" and (
+            job.chain.origin == "operator" or (failed and failed.kind == "unload")
+        ):
             self.move(slot, "offline", "unload_confirmed")
         slot.held = slot.told = None
         self.clear_mark(slot, job.id, job.attempt)
@@ -68,10 +92,9 @@ class Unloads(Checks):
 
     def _look_after_unload(self, job: Job, slot: Slot) -> None:
         """Its connection broke: the engine's list says what became of the request."""
-        engine = self.engine
-        if not engine.is_up:
+        if not self.engine.is_up:
             self.emptied(job, gone=True)
-        elif self.lists(slot, engine.loaded):
+        elif slot.listed(self.engine.loaded):
             self.fail(job, "engine.bad_answer")
         else:
-            self.emptied(job, gone=slot.process not in (None, engine.process))
+            self.emptied(job, gone=self.is_of_another_process(slot, self.engine.process))

@@ -1,113 +1,56 @@
-"""What the engine, the clock, dying workers and settling hands do to slots and jobs."""
+"""What the engine, the clock, users and dying workers do to slots and jobs."""
 
-from collections.abc import Iterable
-
-from tests.machine.reference.bodies import Bodies
-from tests.machine.reference.losses import Body, Reading, Request
 from tests.machine.reference.orders import NO_SLOT
-from tests.machine.reference.rows import DISPATCHABLE, Answer, Job, Slot
+from tests.machine.reference.rows import DISPATCHABLE, Answer, Slot
+from tests.machine.reference.scans import Scans
+
+NOT_FROM_HERE = Answer(409, "slot.illegal_transition")
+BOOT_MS = 5_000
+"""When the first process of a boot begins."""
 
 
-class Reference(Bodies):
+class Reference(Scans):
     """Everything that can happen."""
 
-    def __init__(self, workers: Iterable[str], max_models: int | None = None) -> None:
-        super().__init__(max_models)
-        self.living = set(workers)
-        self.reading: Reading | None = None
-
-    # -- what the engine does -----------------------------------------------------------------
-
-    def answer(self, number: int, how: str) -> None:
-        """Answer a request: `ok`, `fail`, or `fail_evicting`."""
-        request = self.engine.requests.pop(number)
-        if request.kind == "load":
-            self._answer_load(request, how)
-        else:
-            self._answer_unload(request, how)
-
-    def _answer_load(self, request: Request, how: str) -> None:
-        engine, key, body = self.engine, request.key, request.reader
-        if how == "ok":
-            if engine.max_models == 1:
-                engine.loaded.clear()
-            engine.loaded[key.model] = key.ctx_size
-        elif how == "fail_evicting":
-            engine.loaded.clear()
-        if body is None:
-            return
-        if self.lane and (self.lane.job, self.lane.attempt) == (body.job, body.attempt):
-            self.lane.answered = True
-        if body.at == "left":
-            self._settle_lane(body.job, body.attempt)
-            return
-        del self.bodies[body.job.id, body.attempt]
-        if how != "ok":
-            self.settle_failed(body)
-        elif self.holds_claim(body):
-            self.become_ready(body.job)
-
-    def _answer_unload(self, request: Request, how: str) -> None:
-        body = request.reader
-        if how == "ok":
-            self.engine.loaded.pop(request.key.model, None)
-        if body is None:
-            return
-        job, slot = body.job, body.job.slot
-        if body.at == "left":
-            if how == "ok":
-                self._emptied_late(body, slot)
-            return
-        del self.bodies[job.id, body.attempt]
-        if not self.holds_claim(body):
-            return
-        if how == "ok":
-            self.emptied(job)
-        else:
-            self.clear_mark(slot, job.id, job.attempt)
-            self.fail(job, "engine.refused")
-
-    def _emptied_late(self, body: Body, slot: Slot) -> None:
-        if not self.clear_mark(slot, body.job.id, body.attempt):
-            return
-        if slot.state == "error" and not self.open_chains(slot):
-            is_its = slot.error is not None and slot.error[1] == body.job.id
-            slot.held = slot.told = None
-            if is_its:
-                self.move(slot, "offline", "unload_confirmed")
-
-    def drop(self, number: int) -> None:
-        """A connection breaks; the engine goes on with the request."""
-        self._break(self.engine.requests[number])
-
-    def _break(self, request: Request) -> None:
-        body, request.reader = request.reader, None
-        if body is None:
-            return
-        if body.at == "left":
-            if body.job.kind == "load":
-                self._settle_lane(body.job, body.attempt)
-            return
-        body.watches = True
-        body.at = "health" if body.job.kind == "unload" else self._keep_watching(body) or "ended"
-        if body.at == "ended":
-            del self.bodies[body.job.id, body.attempt]
+    # -- what the engine does, and others with it ---------------------------------------------
 
     def engine_dies(self) -> None:
         """Every connection breaks, and nothing is loaded any more."""
         self.engine.is_up = False
-        self.engine.loaded.clear()
+        self.engine.clear()
         requests, self.engine.requests = self.engine.requests, []
         for request in requests:
-            self._break(request)
+            self.break_off(request)
 
     def engine_starts(self) -> None:
         """As another process."""
         self.engine.is_up, self.engine.process = True, self.engine.process + 1
 
+    def engine_loads(self, model: str, ctx_size: int) -> None:
+        """Somebody loads a model in its own app."""
+        if self.engine.is_up:
+            self.engine.load(model, ctx_size)
+
     def engine_loses(self, model: str) -> None:
-        """Its own app unloads a model, or its backend dies."""
-        self.engine.loaded.pop(model, None)
+        """Somebody unloads a model in its own app."""
+        self.engine.unload(model)
+
+    def backend_dies(self, model: str) -> None:
+        """It is listed still and does not answer any more."""
+        if model in self.engine.loaded:
+            self.engine.dead.add(model)
+
+    def used_past_us(self, model: str, how: str) -> None:
+        """Another client asks a model, `briefly`, or in a request that `begins` and `ends`."""
+        engine = self.engine
+        if model not in engine.loaded:
+            return
+        if how != "ends":
+            engine.use(model)
+        if how == "begins":
+            engine.busy.add(model)
+        else:
+            engine.busy.discard(model)
 
     def file_becomes(self, model: str, content: str | None) -> None:
         """Somebody replaces, spoils or deletes a model's file."""
@@ -121,15 +64,19 @@ class Reference(Bodies):
         """Bodies that wait for an answer end their jobs at the deadline."""
         self.now += ms
         for (job_id, attempt), body in sorted(self.bodies.items()):
-            if body.at == "sent" and self.now >= body.job.deadline:
-                del self.bodies[job_id, attempt]
-                body.at = "left"  # watcher: the request stays open
-                if not self.holds_claim(body):
-                    continue
-                if body.job.kind == "load":
-                    self.time_out(body.job)
-                else:
-                    self.fail(body.job, "engine.unload_timeout", "deadline_passed")
+            if body.at != "sent" or self.now < body.until:
+                continue
+            del self.bodies[job_id, attempt]
+            body.at = "left"  # watcher: the request stays open
+            if body.sends == "load":
+                self.looks()
+            if not self.holds_claim(body):
+                continue
+            if body.sends == "load":
+                self.time_out(body.job)
+            else:
+                cause = "job_failed" if body.places else "deadline_passed"
+                self.fail(body.job, "engine.unload_timeout", cause)
 
     def wall_steps(self, seconds: int) -> None:
         """Wall time is for people: nothing changes."""
@@ -138,26 +85,61 @@ class Reference(Bodies):
 
     def serve(self, name: str) -> Answer:
         """The first request enters."""
-        return self._moved(name, ("ready", "idle"), "serving", "request_started")
-
-    def served(self, name: str) -> Answer:
-        """The last request leaves."""
-        return self._moved(name, ("serving",), "ready", "requests_done")
-
-    def demote(self, name: str) -> Answer:
-        """Nobody used the slot for a while."""
-        return self._moved(name, ("ready",), "idle", "demoted")
-
-    def _moved(self, name: str, sources: tuple[str, ...], to: str, cause: str) -> Answer:
         slot = self.slot(name)
         if slot is None:
             return NO_SLOT
-        if slot.state not in sources:
-            return Answer(409, "slot.illegal_transition")
-        self.move(slot, to, cause)
-        if cause != "demoted":
-            self.use(slot)
+        if slot.state not in ("ready", "idle"):
+            return NOT_FROM_HERE
+        self.move(slot, "serving", "request_started")
+        self._lease(slot, "dispatcher")
         return Answer(200)
+
+    def served(self, name: str) -> Answer:
+        """The last request leaves."""
+        slot = self.slot(name)
+        if slot is None:
+            return NO_SLOT
+        if slot.state != "serving":
+            return NOT_FROM_HERE
+        self.move(slot, "ready", "requests_done")
+        self._unlease(slot, "dispatcher")
+        return Answer(200)
+
+    def demote(self, name: str) -> Answer:
+        """Nobody used the slot for a while."""
+        slot = self.slot(name)
+        if slot is None:
+            return NO_SLOT
+        if slot.state != "ready":
+            return NOT_FROM_HERE
+        self.move(slot, "idle", "demoted")
+        return Answer(200)
+
+    def lease(self, name: str) -> Answer:
+        """A request of another dispatcher is between its lease and its edge."""
+        slot = self.slot(name)
+        if slot is None:
+            return NO_SLOT
+        if slot.state not in DISPATCHABLE:
+            return NOT_FROM_HERE
+        self._lease(slot, "another")
+        return Answer(200)
+
+    def unlease(self, name: str) -> Answer:
+        """It is over."""
+        slot = self.slot(name)
+        if slot is None:
+            return NO_SLOT
+        self._unlease(slot, "another")
+        return Answer(200)
+
+    def _lease(self, slot: Slot, whose: str) -> None:
+        self._unlease(slot, whose)
+        slot.leases.add((whose, slot.generation))
+
+    def _unlease(self, slot: Slot, whose: str) -> None:
+        self.use(slot)
+        slot.leases = {lease for lease in slot.leases if lease[0] != whose}
 
     # -- workers die, stop, are taken from ------------------------------------------------------
 
@@ -204,58 +186,6 @@ class Reference(Bodies):
         for body in missed:
             self.put_back(body.job, "interrupted")
 
-    # -- settling and reconciling ---------------------------------------------------------------
-
-    def settle(self, worker: str) -> None:
-        """Settle the lane if it is ours or a dead owner's, and the marks of ended unloads."""
-        lane = self.lane
-        if lane and (lane.owner == worker or lane.owner not in self.living):
-            lane.owner = worker
-            self._settle_lane(lane.job, lane.attempt)
-        for slot in self.slots:
-            if slot.mark is None:
-                continue
-            job = self.jobs[slot.mark.job]
-            if job.state in ("queued", "running") and job.sent == slot.mark.attempt:
-                continue
-            is_another = self.engine.is_up and slot.mark.process not in (None, self.engine.process)
-            if self.now >= slot.mark.settle_by or is_another:
-                slot.mark = None
-
-    def _settle_lane(self, job: Job, attempt: int) -> None:
-        """late_under_lane, settle_marks_lost: in this order, and only then the lane goes."""
-        lane, engine, slot = self.lane, self.engine, job.slot
-        if lane is None or (lane.job, lane.attempt) != (job, attempt) or not engine.is_up:
-            return
-        if job.state in ("queued", "running") and job.sent == attempt:
-            return
-        is_another = lane.process != engine.process
-        entry = next((name for name in (job.model, slot.told) if name in engine.loaded), None)
-        if not (is_another or entry or lane.answered or self.now >= lane.settle_by):
-            return
-        if entry and not is_another and slot.state not in DISPATCHABLE:
-            del engine.loaded[entry]
-            slot.told = None
-        self.release(job, attempt)
-        self.mark_lost(slot)
-
-    def read_health(self) -> None:
-        """Reconcile reads; what it concludes is written later."""
-        self.reading = self.read() if self.engine.is_up else None
-
-    def write_reading(self) -> None:
-        """reconcile_skips_lane, reconcile_reads_lane: who settles a lane marks what it cost."""
-        reading, self.reading = self.reading, None
-        if reading is None or self.lane or reading.lane:
-            return
-        for slot in [slot for slot in self.slots if self.is_lost(slot, reading)]:
-            key = slot.held
-            assert key
-            if self.write_loss(slot, reading.process):
-                self.restore(slot, key)
-            else:
-                slot.desired = "unloaded"
-
     # -- the host -------------------------------------------------------------------------------
 
     def reboot(self, *successors: str) -> None:
@@ -265,12 +195,19 @@ class Reference(Bodies):
         self.living, self.reading = set(successors), None
         self.engine_dies()
         self.engine.requests.clear()
-        self.now = 0
+        self.now = BOOT_MS
+        self.away_since = self.scanned = None
         for job in self.jobs.values():
             job.not_before, job.waits_since, job.deadline = 0, None, 0
         if self.lane:
             self.lane.process, self.lane.settle_by = None, 0
         for slot in self.slots:
+            key = self.wish_of(slot)
             if slot.state not in ("offline", "error"):
                 self.move(slot, "offline", "host_rebooted")
+            if slot.state == "offline" and slot.desired == "loaded":
+                slot.note = key  # what is wanted is loaded when the engine is well
             slot.held = slot.told = slot.process = slot.mark = None
+            slot.leases.clear()
+            if slot.breaker:
+                slot.breaker = slot.breaker._replace(last=0, opens=0)

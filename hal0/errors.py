@@ -257,7 +257,7 @@ class SlotHasNoModel(Conflict):
 
 
 class ModelTaken(Conflict):
-    """Another slot of this engine holds or wants the same model: an engine unloads by name."""
+    """Another slot of this engine has this model, or its file: an engine unloads by name."""
 
     code = "slot.model_taken"
 

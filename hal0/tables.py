@@ -117,6 +117,7 @@ engines = Table(
     Column("scanned_ms", Integer),
     Column("unreachable_boot", Text),
     Column("unreachable_ms", Integer),
+    Column("unreachable_seen_ms", Integer),  # the last one
     sqlite_autoincrement=True,
 )
 
@@ -244,6 +245,8 @@ breakers = Table(
     Column("sent_ms", Integer, nullable=False),
     Column("opens_ms", Integer, nullable=False),  # on `sent_boot`
     Column("opens_at", UtcTime, nullable=False),
+    Column("ready_boot", Text),
+    Column("ready_ms", Integer),  # on `ready_boot`; NULL = not ready since that load was sent
     comment="automatic loads of a slot in a row, counted when they are sent",
 )
 

@@ -7,8 +7,8 @@ from hal0.engines.base import EngineHealth
 from hal0.errors import EngineRefused
 from hal0.jobs.incidents import Culprit
 from hal0.jobs.ledger import breaker
+from hal0.jobs.losses import mark_lost
 from hal0.jobs.reading import Reading
-from hal0.jobs.reconcile import mark_lost
 from hal0.jobs.restore import note
 from hal0.registry.roster import engine_named, note_scan
 from hal0.slots.queries import slots_of_engine

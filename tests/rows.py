@@ -12,7 +12,7 @@ from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.engines.options import parse
 from hal0.errors import Hal0Error
-from hal0.jobs.ledger import claims, intake
+from hal0.jobs.ledger import breaker, claims, intake
 from hal0.jobs.ledger.intake import Accepted, Wish
 from hal0.jobs.ledger.lane import Sending, mark_load_sent, release
 from hal0.jobs.ledger.rows import By, Claim
@@ -143,6 +143,7 @@ def arrive(db: Database, held: Claim) -> None:
             .values(model_id=model_id, held_options=dict(wanted), last_used_at=utc_now())
         )
         move(tx, slot_by_id(tx, slot.id), SlotState.READY, Cause.LOADED, held.act)
+        breaker.note_ready(tx, slot.id)
         release(tx, held.job.engine_id, held.job.id, held.job.attempt)
         claims.finish(tx, held)
 

@@ -19,6 +19,7 @@ from hal0.jobs.bell import Bell
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.owners import Owner, note_end
+from hal0.jobs.rounds import Rounds
 from hal0.registry.roster import EngineRow, add_engine, engine_named
 from hal0.settings import Settings
 from hal0.states import JobKind
@@ -68,6 +69,12 @@ class Worker:
             self.run(held)
             done.append(held)
         return done
+
+    def look_round(self) -> None:
+        """Look at the engines whose turn it is, to the end."""
+        rounds = Rounds(self.ctx)
+        rounds.begin()
+        rounds.wait()
 
     @contextmanager
     def running(self, held: Claim) -> Iterator[threading.Thread]:

@@ -20,6 +20,7 @@ from hal0.jobs.bell import Bell
 from hal0.jobs.boot import first_act
 from hal0.jobs.context import Context
 from hal0.jobs.owners import Owner, forget_files
+from hal0.jobs.periodic import TICK_S
 from hal0.jobs.rescue import leave
 from hal0.settings import Settings
 from workers.supervisor import END_S, Supervisor
@@ -36,7 +37,7 @@ LONGEST_STOP_S: Final = 2 * STOP_S + END_S
 class Tick(Scheduler):
     """Huey's scheduler, with periodic work looked at every second instead of every minute."""
 
-    periodic_task_seconds = 1
+    periodic_task_seconds = TICK_S
 
 
 class HalConsumer(Consumer):

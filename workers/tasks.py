@@ -12,10 +12,11 @@ from typing import Any
 from huey import Huey
 
 from hal0.errors import Hal0Error
-from hal0.jobs import runner, scan, settle
+from hal0.jobs import runner, settle
 from hal0.jobs.context import Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.rounds import Rounds
 from hal0.states import JobKind
 from workers.storage import LedgerStorage
 
@@ -46,10 +47,10 @@ def make_huey(ctx: Context) -> Huey:
         return huey.serialize_task(tasks[held.job.kind].s(*key))
 
     huey.storage.attach(ctx, to_message)
-    one_chore = Lock()
-    # In this order: a scan that is not due passes at once, a settling may wait for health.
-    _periodic(huey, "scan", ctx, one_chore, lambda: scan.scan_if_due(ctx))
-    _periodic(huey, "settle", ctx, one_chore, lambda: settle.settle_all(ctx))
+    rounds = Rounds(ctx)
+    _periodic(huey, "scan", ctx, rounds.begin)
+    _periodic(huey, "settle", ctx, lambda: settle.settle_all(ctx))
+    huey.on_shutdown(name="scan")(rounds.wait)
     return huey
 
 
@@ -61,15 +62,16 @@ def _named(body: Callable[[int, int], None], kind: JobKind) -> Callable[[int, in
     return run
 
 
-def _periodic(huey: Huey, name: str, ctx: Context, one_chore: Lock, work: Work) -> None:
-    """Register work for each tick of one second; a turn that fails is logged.
+def _periodic(huey: Huey, name: str, ctx: Context, work: Work) -> None:
+    """Register work for each tick; a turn that fails is logged, one that finds the last one passes.
 
-    While one chore waits for an engine that does not answer, others pass: at most one thread of
-    the process is ever held up by them.
+    Scans wait for engines in threads of their own. So one of Huey's at most, that of a settling, is
+    ever held up by an engine that does not answer, and there are two at least.
     """
+    in_turn = Lock()
 
     def turn() -> None:
-        if ctx.stopping.is_set() or not one_chore.acquire(blocking=False):
+        if ctx.stopping.is_set() or not in_turn.acquire(blocking=False):
             return
         try:
             work()
@@ -78,7 +80,7 @@ def _periodic(huey: Huey, name: str, ctx: Context, one_chore: Lock, work: Work) 
         except Stopping:
             return
         finally:
-            one_chore.release()
+            in_turn.release()
 
     turn.__name__ = turn.__qualname__ = name
     huey.periodic_task(lambda _now: True, name=name)(turn)

@@ -7,7 +7,7 @@ from typing import cast
 from hal0.api import answers, slot_answers
 from hal0.api.views import problem_of, when
 from hal0.jobs.ledger.breaker import Breaker
-from hal0.jobs.outlook import hindrance, opens_at
+from hal0.jobs.outlook import hindrance, leftover, opens_at
 from hal0.jobs.restore import restore_of
 from hal0.slots.overview import SlotOverview
 from hal0.slots.times import Times
@@ -68,6 +68,9 @@ def _warnings(seen: SlotOverview, breaker: Breaker | None) -> Iterator[str]:
             f"holds {seen.model}, {seen.wanted_model} is wanted: its last load did not succeed or "
             "is not done; see the jobs of this slot"
         )
+    left = leftover(slot)
+    if left is not None:
+        yield left
     kept_away = hindrance(breaker, seen.to_restore)
     if slot.restore is not None and kept_away is not None:
         yield kept_away

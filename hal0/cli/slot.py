@@ -107,7 +107,11 @@ def set_slot(name: str, as_json: bool, no_model: bool, **given: Any) -> None:
 
 @slot.command()
 @click.argument("name")
-@click.option("--force", is_flag=True, help="Cancel its queued jobs first.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Cancel its queued jobs first; leave in the engine what it may have there in error.",
+)
 @json_option
 def delete(name: str, force: bool, as_json: bool) -> None:
     """Delete a slot that holds nothing; its audit stays."""

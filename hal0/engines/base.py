@@ -7,15 +7,19 @@ nonsense or a connection that broke after the request was on its way `EngineBadA
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeGuard
+from typing import Any, Final, Protocol, TypeGuard
+
+LLM: Final = "llm"
+"""The type of a language model, as Lemonade calls it; what an engine does not type is one."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
     """One entry of the engine's list.
 
-    `last_use` is opaque: compare it for change only. `busy` None = unknown = in use.
-    `checkpoint` is the absolute path of the file that the engine opened, as the engine says it.
+    `last_use` is opaque: compare it for change only. `busy` None = unknown = in use. `type` is
+    what it counts as against the engine's limits; None = `LLM`. `checkpoint` is the absolute path
+    of the file that the engine opened, as the engine says it.
     """
 
     name: str
@@ -25,6 +29,9 @@ class LoadedModel:
     last_use: str | None = None
     busy: bool | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    type: str | None = None
+    is_asleep: bool = False
+    """Nobody uses it, and the engine does not tell its last use: what was seen of that holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +40,24 @@ class EngineHealth:
 
     `models` None = the engine gave no list: unknown, not empty. `process` names the server's
     process opaquely ("pid-starttime"); None = unknown, and nothing may be concluded from it.
-    `max_models` is the engine's own limit of loaded models; None = no limit or unknown.
-    `version` is what the engine says of itself; None = nothing.
+    `limits` are the engine's own, of loaded models by type; a type without one has no limit, or it
+    is unknown. `version` is what the engine says of itself; None = nothing.
     """
 
     process: str | None
     models: tuple[LoadedModel, ...] | None
-    max_models: int | None = None
+    limits: Mapping[str, int] = field(default_factory=dict)
     version: str | None = None
+
+    @property
+    def max_models(self) -> int | None:
+        """How many language models fit at once; None = no limit or unknown."""
+        return self.limits.get(LLM)
+
+    def is_full_of(self, type_: str = LLM) -> bool:
+        """Tell whether one more model of this type would make the engine drop one."""
+        loaded = sum((model.type or LLM) == type_ for model in self.models or ())
+        return type_ in self.limits and loaded >= self.limits[type_]
 
     def find(self, names: frozenset[str], checkpoint: str | None) -> LoadedModel | None:
         """Return the entry with this checkpoint, else the only one with one of these names."""

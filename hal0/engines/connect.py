@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from typing import Final, get_args
 
@@ -20,13 +21,16 @@ KINDS: Final[tuple[str, ...]] = get_args(EngineKind)
 def connect(kind: str, url: str, key_file: Path | str | None = None) -> Engine:
     """Return an adapter for one event loop; close it there. Sends nothing yet.
 
-    Raises SettingsError for a kind that is none, EngineUnauthorized when the key file cannot be
-    read.
+    The key is read anew for each call, so that another one takes no restart. Raises SettingsError
+    for a kind that is none, EngineUnauthorized when the key file cannot be read; so does each call.
     """
     if kind not in KINDS:
         raise SettingsError(f"{kind!r} is no kind of engine; kinds are {', '.join(KINDS)}")
     adapter = LlamaCppEngine if kind == "llamacpp" else LemonadeEngine  # embedded speaks its wire
-    return adapter(url, key=read_key(key_file))
+    if key_file is None:
+        return adapter(url)
+    read_key(key_file)  # what is wrong with it is known at once
+    return adapter(url, key=partial(read_key, key_file))
 
 
 def read_key(key_file: Path | str | None) -> str | None:

@@ -42,19 +42,23 @@ _UNTELLABLE: Final = re.compile(r"[\x00\ud800-\udfff]")
 """What neither a path nor UTF-8 has: NUL, and half of a surrogate pair."""
 
 
+Key = str | Callable[[], str | None] | None
+"""What an engine wants to be shown, or who knows it: asked for each call, for it may change."""
+
+
 class Wire:
     """A client of one server, for one event loop."""
 
     def __init__(
         self,
         url: str,
-        key: str | None = None,
+        key: Key = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare for the server at `url`, without a path; nothing is sent yet."""
         with our_errors(url):
             self.url = httpx.URL(url.rstrip("/"))
-        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._key = key
         self._client = httpx.AsyncClient(
             transport=transport or httpx.AsyncHTTPTransport(verify=_tls(self.url), limits=UNPOOLED),
             timeout=httpx.Timeout(None, connect=CONNECT_S),
@@ -90,6 +94,7 @@ class Wire:
     ) -> httpx.Response:
         """Return the answer, whatever its status; `on_sent` is called before it is read."""
         is_sent = False
+        headers = await self._headers()
 
         async def trace(event: str, info: object) -> None:
             nonlocal is_sent
@@ -102,13 +107,18 @@ class Wire:
                 method,
                 f"{self.url}{path}",
                 json=body,
-                headers=self._headers,
+                headers=headers,
                 extensions={"trace": trace},
             )
             response = await self._read(request)
         if not is_sent:  # a transport without sockets has no such event
             on_sent()
         return response
+
+    async def _headers(self) -> dict[str, str]:
+        """Return the key's header; a disk that hangs holds no other call up."""
+        key = await asyncio.to_thread(self._key) if callable(self._key) else self._key
+        return {"Authorization": f"Bearer {key}"} if key else {}
 
     async def _read(self, request: httpx.Request) -> httpx.Response:
         """Return status and whole body; raises EngineBadAnswer for one that is too long."""

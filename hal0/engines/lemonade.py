@@ -20,8 +20,8 @@ from hal0.engines.base import (
     checked_name,
     is_name,
 )
-from hal0.engines.http import Wire, int_of, object_of, our_errors, text_of
-from hal0.engines.lemonade_answers import config_of, limit_of_models, models_of
+from hal0.engines.http import Key, Wire, int_of, object_of, our_errors, text_of
+from hal0.engines.lemonade_answers import config_of, limits_of, models_of
 from hal0.engines.options import wire_body
 from hal0.engines.process import is_loopback, listener_name, process_name
 from hal0.errors import EngineBadAnswer, EngineUnreachable
@@ -39,7 +39,7 @@ class LemonadeEngine:
     def __init__(
         self,
         url: str,
-        key: str | None = None,
+        key: Key = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare a client for the server at `url`, without a path; nothing is sent yet."""
@@ -58,7 +58,7 @@ class LemonadeEngine:
         return EngineHealth(
             process=await asyncio.to_thread(self._process, body),
             models=models_of(body),
-            max_models=limit_of_models(body),
+            limits=limits_of(body),
             version=text_of(body.get("version")),
         )
 

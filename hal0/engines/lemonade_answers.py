@@ -24,11 +24,12 @@ def models_of(body: Mapping[str, Any]) -> tuple[LoadedModel, ...] | None:
     return known if len(known) == len(models) else None
 
 
-def limit_of_models(body: Mapping[str, Any]) -> int | None:
-    """Return how many language models fit at once; None = no limit (-1) or unknown."""
-    limits = body.get("max_models")
-    limit = int_of(limits.get("llm")) if isinstance(limits, dict) else None
-    return limit if limit is not None and limit > 0 else None
+def limits_of(body: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many models of each type fit at once, without what has no limit (-1)."""
+    told = body.get("max_models")
+    told = told if isinstance(told, dict) else {}
+    numbers = {type_: int_of(limit) for type_, limit in told.items()}
+    return {type_: limit for type_, limit in numbers.items() if limit is not None and limit > 0}
 
 
 def config_of(body: Mapping[str, Any]) -> EngineConfig:
@@ -59,6 +60,7 @@ def _model(entry: object) -> LoadedModel | None:
         last_use=str(last_use) if _is_number(last_use) else None,
         busy=busy if isinstance(busy, bool) else None,
         options=options if isinstance(options, dict) else {},
+        type=text_of(entry.get("type")),
     )
 
 

@@ -23,7 +23,7 @@ from hal0.engines.base import (
     checked_name,
     is_name,
 )
-from hal0.engines.http import PROBE_S, Wire, error_of, json_of, object_of, text_of
+from hal0.engines.http import PROBE_S, Key, Wire, error_of, json_of, object_of, text_of
 from hal0.engines.llamacpp_answers import (
     RUNNING,
     Listed,
@@ -32,7 +32,7 @@ from hal0.engines.llamacpp_answers import (
     is_busy_by,
     is_busy_by_slots,
     last_use_of,
-    limit_of_models,
+    limits_of,
     listed_of,
 )
 from hal0.engines.options import complete
@@ -61,7 +61,7 @@ class LlamaCppEngine:
     def __init__(
         self,
         url: str,
-        key: str | None = None,
+        key: Key = None,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         """Prepare a client for the router at `url`, without a path; nothing is sent yet."""
@@ -91,7 +91,7 @@ class LlamaCppEngine:
         return EngineHealth(
             process=await asyncio.to_thread(self._process),
             models=models,
-            max_models=limit_of_models(props),
+            limits=limits_of(props),
             version=text_of(props.get("build_info")),
         )
 
@@ -196,13 +196,15 @@ class LlamaCppEngine:
         return tuple(await asyncio.gather(*(self._seen(one) for one in listed if one.is_loaded)))
 
     async def _seen(self, one: Listed) -> LoadedModel:
+        if one.status == "sleeping":  # it is not asked: that would wake it
+            return LoadedModel(
+                one.name, one.checkpoint, last_use=ASLEEP, busy=False, is_asleep=True
+            )
         last_use, busy = await self._use_of(one)
         return LoadedModel(one.name, one.checkpoint, last_use=last_use, busy=busy)
 
     async def _use_of(self, one: Listed) -> tuple[str | None, bool | None]:
-        """Return last use and busy. One that sleeps is not asked: that would wake it."""
-        if one.status == "sleeping":
-            return ASLEEP, False
+        """Return last use and busy of one that is awake."""
         metrics = await self._ask("/metrics", one.name, USE_S)
         if metrics is not None:
             counters = counters_of(metrics.text)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from hal0.engines.base import LLM
 from hal0.engines.http import int_of, text_of
 
 RUNNING: Final = frozenset({"loading", "loaded", "sleeping"})
@@ -123,10 +124,10 @@ def find(listed: Iterable[Listed], name: str) -> Listed | None:
     return aliased
 
 
-def limit_of_models(props: Mapping[str, Any]) -> int | None:
-    """Return how many models fit at once (`--models-max`); None = no limit (0) or unknown."""
+def limits_of(props: Mapping[str, Any]) -> dict[str, int]:
+    """Return how many models fit at once (`--models-max`), whatever their type; 0 = no limit."""
     limit = int_of(props.get("max_instances"))
-    return limit if limit is not None and limit > 0 else None
+    return {LLM: limit} if limit is not None and limit > 0 else {}
 
 
 def counters_of(text: str) -> dict[str, str]:

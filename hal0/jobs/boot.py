@@ -9,7 +9,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from hal0.clock import boot_id, utc_now
 from hal0.db import Database
-from hal0.jobs.reconcile import forget_held
+from hal0.jobs.losses import forget_held
 from hal0.jobs.restore import note
 from hal0.slots.queries import living_slots
 from hal0.slots.transitions import Act, move

@@ -8,7 +8,7 @@ from hal0.clock import boot_id, monotonic_ms
 from hal0.errors import EngineUnreachable, Hal0Error
 from hal0.jobs.context import Body, Context
 from hal0.jobs.ledger.claims import wait_on
-from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.rows import Claim, Job
 from hal0.states import Outcome
 
 SLICE_S: Final = 0.2
@@ -43,14 +43,19 @@ def await_answer(
             return Ended.DEADLINE
 
 
+def waited_s_of(job: Job) -> float:
+    """Return since how many seconds a job is put back, on this boot; 0 = it was not yet."""
+    if job.deferred_boot != boot_id() or job.deferred_ms is None:
+        return 0.0
+    return (monotonic_ms() - job.deferred_ms) / 1000
+
+
 def defer(ctx: Context, held: Claim, error: Hal0Error) -> None:
     """Put the job back until the engine answers; nothing was sent.
 
     Raises EngineUnreachable when it has waited longer than `engine_wait_s` since it first tried.
     """
-    waited_s = 0.0
-    if held.job.deferred_boot == boot_id() and held.job.deferred_ms is not None:
-        waited_s = (monotonic_ms() - held.job.deferred_ms) / 1000
+    waited_s = waited_s_of(held.job)
     limit_s = ctx.settings.engine_wait_s
     if waited_s >= limit_s:
         raise EngineUnreachable(

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import ColumnElement, Connection, select, update
 from sqlalchemy.dialects.sqlite import insert as upsert
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
@@ -18,6 +18,7 @@ from hal0.jobs.ledger import breaker
 from hal0.jobs.ledger.breaker import breakers_of
 from hal0.jobs.ledger.intake import machine_unload
 from hal0.jobs.ledger.rows import By, unfinished_jobs
+from hal0.jobs.periodic import TICK_S
 from hal0.jobs.survey import Survey
 from hal0.settings import Settings
 from hal0.slots.idle import MISSED_SCANS, Limits, Sight, Use, Verdict, Window, look, use, verdict
@@ -51,10 +52,10 @@ class Look:
 
 def looks(tx: Connection, survey: Survey, settings: Settings) -> list[Look]:
     """Look at every loaded model of an engine once; a slot with work is left to its jobs."""
-    windows = _windows(tx)
+    windows = _windows(tx, slots.c.engine_id == survey.reading.engine.id)
     leases = in_flight(tx)
     unscanned_ms = survey.reading.engine.unscanned_ms
-    is_gap = unscanned_ms is None or unscanned_ms > MISSED_SCANS * settings.scan_s * 1000
+    is_gap = unscanned_ms is None or unscanned_ms > _gap_ms(settings)
     now_ms = monotonic_ms()
     found = []
     for pair in survey.undisturbed:
@@ -62,7 +63,7 @@ def looks(tx: Connection, survey: Survey, settings: Settings) -> list[Look]:
         if not slot.is_dispatchable or entry is None:
             continue
         before = windows.get(slot.id)
-        sight = _sight(slot, entry, leases.get(slot.id, 0))
+        sight = _sight(slot, entry, before, leases.get(slot.id, 0))
         window = look(before, sight, boot_id(), now_ms, is_gap=is_gap)
         follows = verdict(window, use(before, sight), slot.state, limits_of(slot, settings), now_ms)
         found.append(Look(slot, before, window, follows, _is_past_us(before, sight, slot)))
@@ -71,8 +72,13 @@ def looks(tx: Connection, survey: Survey, settings: Settings) -> list[Look]:
 
 def use_now(tx: Connection, slot: Slot, entry: LoadedModel) -> Use:
     """Tell whether a slot's model was used since the last scan, or is in use, or may be."""
-    sight = _sight(slot, entry, in_flight(tx).get(slot.id, 0))
-    return use(_windows(tx).get(slot.id), sight)
+    before = _windows(tx, slots.c.id == slot.id).get(slot.id)
+    return use(before, _sight(slot, entry, before, in_flight(tx).get(slot.id, 0)))
+
+
+def _gap_ms(settings: Settings) -> int:
+    """Return after how long without a scan nobody knows what was used; none comes between ticks."""
+    return int(MISSED_SCANS * max(settings.scan_s, TICK_S) * 1000)
 
 
 def limits_of(slot: Slot, settings: Settings) -> Limits:
@@ -88,18 +94,23 @@ def limits_of(slot: Slot, settings: Settings) -> Limits:
     )
 
 
-def _windows(tx: Connection) -> dict[int, Window]:
+def _windows(tx: Connection, of: ColumnElement[bool]) -> dict[int, Window]:
+    """Return the windows of some slots by slot id; `of` says which."""
+    found = select(idle_windows).join(slots, slots.c.id == idle_windows.c.slot_id).where(of)
     return {
         row.slot_id: Window(row.generation, row.seen, row.since_boot, row.since_ms)
-        for row in tx.execute(select(idle_windows))
+        for row in tx.execute(found)
     }
 
 
-def _sight(slot: Slot, entry: LoadedModel, leases: int) -> Sight:
+def _sight(slot: Slot, entry: LoadedModel, before: Window | None, leases: int) -> Sight:
+    last_use = entry.last_use
+    if entry.is_asleep and before is not None:
+        last_use = _engines_part(before)
     return Sight(
         slot.state,
         slot.generation,
-        f"{_used_through_us(slot.last_used_at)} {entry.last_use}",
+        f"{_used_through_us(slot.last_used_at)} {last_use}",
         is_known=entry.last_use is not None,
         is_busy=entry.busy,
         leases=leases,
@@ -108,6 +119,10 @@ def _sight(slot: Slot, entry: LoadedModel, leases: int) -> Sight:
 
 def _used_through_us(at: datetime | None) -> str:
     return "" if at is None else at.isoformat()
+
+
+def _engines_part(window: Window) -> str:
+    return window.seen.partition(" ")[2]
 
 
 def _is_past_us(before: Window | None, sight: Sight, slot: Slot) -> bool:
@@ -129,8 +144,7 @@ def remember(tx: Connection, found: Sequence[Look]) -> None:
         if one.is_used_past_us:
             now = utc_now()
             tx.execute(update(slots).where(slots.c.id == one.slot.id).values(last_used_at=now))
-            engines_part = window.seen.partition(" ")[2]
-            window = replace(window, seen=f"{_used_through_us(now)} {engines_part}")
+            window = replace(window, seen=f"{_used_through_us(now)} {_engines_part(window)}")
         rows.append({"slot_id": one.slot.id, **asdict(window)})
     if rows:
         new = upsert(idle_windows)

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 
 from hal0 import points
 from hal0.clock import monotonic_ms
-from hal0.engines.base import LoadedModel
+from hal0.engines.base import LLM, LoadedModel
 from hal0.engines.options import as_held
 from hal0.errors import (
     BackendNotAnswering,
@@ -36,16 +36,18 @@ from hal0.errors import (
     Hal0Error,
     LaneTaken,
 )
+from hal0.jobs.adoption import Adoption, adopt
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, defer
+from hal0.jobs.give_way import give_way, is_a_machines
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, renewed
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Sending, mark_load_sent, note_answered, unmark_load
 from hal0.jobs.load_ends import LoadUnderWay, validated
-from hal0.jobs.make_place import make_place
-from hal0.jobs.reading import QUICK_S, Reading, read_health, try_health
-from hal0.jobs.reconcile import Adoption, adopt, forget_held, write_loss
+from hal0.jobs.losses import forget_held, write_loss
+from hal0.jobs.make_place import make_place, spare
+from hal0.jobs.reading import QUICK_S, Reading, does_answer, read_health, try_health
 from hal0.jobs.settle import is_another, watch_late_answer
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
@@ -53,6 +55,7 @@ from hal0.slots.queries import slot_by_id
 from hal0.slots.transitions import move
 from hal0.states import Cause, Origin, Outcome, SlotState
 
+AT_LIMIT: Final = "the engine is at its model limit"
 VERIFY_S: Final = 10.0
 """How long an engine that says "loaded" may take to list the model."""
 
@@ -73,10 +76,10 @@ def run(ctx: Context, body: Body) -> None:
         partial(one.is_there, reading=reading)
     ):
         return
-    if reading.health.models is None and ctx.commit(one.is_a_machines):
+    if reading.health.models is None and ctx.commit(partial(is_a_machines, held=body.held)):
         defer(ctx, body.held, EngineBadAnswer(f"engine {one.engine.name} does not say what it has"))
-    elif not one.is_served_already(reading) and not (
-        one.would_evict(reading) and ctx.commit(one.gives_way)
+    elif not one.is_over_already(reading) and not (
+        one.would_evict(reading) and ctx.commit(partial(give_way, held=body.held, because=AT_LIMIT))
     ):
         one.send(reading)
 
@@ -102,10 +105,11 @@ class _Load(LoadUnderWay):
         finish(tx, self.held, Outcome.SKIPPED)
         return True
 
-    def is_served_already(self, reading: Reading) -> bool:
-        """Adopt what the engine has loaded as it is wanted; tell whether the load has ended so.
+    def is_over_already(self, reading: Reading) -> bool:
+        """Adopt what the engine has loaded as it is wanted; tell whether the attempt has ended so.
 
-        What is listed and does not answer is unloaded: to load it again would change nothing.
+        What is listed and does not answer is unloaded: to load it again would change nothing. Not
+        while somebody uses it, who would be cut off.
         """
         with self.ctx.db.read() as tx:
             slot = slot_by_id(tx, self.slot.id)
@@ -113,8 +117,11 @@ class _Load(LoadUnderWay):
         if slot.is_dispatchable or entry is None:
             return False
         model_id, options = self.held.load_key_args
-        if not self.ctx.engines.ask(self.engine, lambda e: e.answers(entry), QUICK_S):
-            make_place(self.ctx, self.body, self.engine, entry.name)
+        if not does_answer(self.ctx, self.engine, entry):
+            limit_s = self.ctx.settings.drain_timeout_s
+            if entry.busy and self.ctx.commit(partial(spare, held=self.held, limit_s=limit_s)):
+                return True
+            make_place(self.ctx, self.body, reading, entry.name)
             return False
         if as_held(options, entry.options) != options:
             return False  # the load itself reloads it
@@ -137,25 +144,11 @@ class _Load(LoadUnderWay):
         finish(tx, self.held, result={"adopted": True})
 
     def would_evict(self, reading: Reading) -> bool:
-        """Whether the engine is full of others, so that this load would make it drop one."""
-        health = reading.health
-        is_full = health.max_models is not None and len(health.models or ()) >= health.max_models
-        return is_full and self.listed(reading) is None
+        """Whether the engine is full of others, so that this load would make it drop one.
 
-    def is_a_machines(self, tx: Connection) -> bool:
-        """Whether no operator wants this load: then it may not make the engine drop anything."""
-        check(tx, self.held)
-        return self.origin(tx) is not Origin.OPERATOR
-
-    def gives_way(self, tx: Connection) -> bool:
-        """End a machine's load, which never evicts; tell whether it was a machine's still."""
-        slot = check(tx, self.held)
-        if not self.is_a_machines(tx):
-            return False
-        if slot.state is SlotState.STARTING:
-            move(tx, slot, SlotState.OFFLINE, Cause.CANCELLED, self.held.act)
-        finish(tx, self.held, Outcome.SKIPPED, {"because": "the engine is at its model limit"})
-        return True
+        No engine says of what type a model is that is not loaded: it counts as a language model.
+        """
+        return reading.health.is_full_of(LLM) and self.listed(reading) is None
 
     # -- mark and send ------------------------------------------------------------------------
 

@@ -9,16 +9,17 @@ from typing import Any, Final
 from sqlalchemy import Connection, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
-from hal0.errors import EngineBadAnswer, EngineError, EngineRestarted, Hal0Error, LoadTimeout
+from hal0.errors import EngineBadAnswer, EngineRestarted, Hal0Error, LoadTimeout
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.incidents import Culprit
+from hal0.jobs.ledger.breaker import note_ready
 from hal0.jobs.ledger.claims import check, fail, finish
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, lane_of, release
 from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
-from hal0.jobs.reading import QUICK_S, Reading, known_as, try_health
-from hal0.jobs.reconcile import forget_held, mark_lost
+from hal0.jobs.losses import forget_held, mark_lost
+from hal0.jobs.reading import QUICK_S, Reading, does_answer, known_as, try_health
 from hal0.jobs.settle import unload_leftover
 from hal0.registry.catalog import model_by_id
 from hal0.registry.files import FileIdentity
@@ -78,6 +79,7 @@ class LoadUnderWay:
             )
             to = SlotState.READY if self.origin(tx) is Origin.OPERATOR else SlotState.IDLE
             move(tx, slot, to, Cause.LOADED, self.held.act, {"load_s": lasted_s})
+            note_ready(tx, slot.id)
             forget_failed_key(tx, slot.id, model_id, options)
             self.release(tx)
             finish(tx, self.held, result={"load_s": lasted_s})
@@ -177,10 +179,7 @@ class LoadUnderWay:
         entry = reading.health.find(names, checkpoint)
         if entry is None:
             return None
-        try:
-            return self.ctx.engines.ask(self.engine, lambda e: e.answers(entry), QUICK_S)
-        except EngineError:
-            return False
+        return does_answer(self.ctx, self.engine, entry)
 
     def lasted_s(self) -> float:
         """Return how long ago the load was sent, in seconds of wall time, for people."""

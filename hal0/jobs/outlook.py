@@ -1,9 +1,11 @@
-"""What keeps a machine from loading a slot again, in words for people."""
+"""What machines do not do by themselves for a slot, and why, in words for people."""
 
 from datetime import datetime
 from typing import Final
 
 from hal0.jobs.ledger.breaker import Breaker
+from hal0.slots.queries import Slot
+from hal0.states import SlotState
 
 TO_THE_SECOND: Final = "%Y-%m-%dT%H:%M:%SZ"
 
@@ -23,6 +25,21 @@ def hindrance(breaker: Breaker | None, model: str | None) -> str | None:
     return (
         f"a machine loads {model or 'it'} again no earlier than "
         f"{breaker.opens_at.strftime(TO_THE_SECOND)} ({_loads(breaker.sent)} so far)"
+    )
+
+
+def leftover(slot: Slot) -> str | None:
+    """Say that the engine may have what a job could not load, or unload; None = it has not.
+
+    A slot that is in error for its engine's absence comes back by itself: no job made that error.
+    """
+    if slot.state is not SlotState.ERROR or (slot.error or {}).get("job_id") is None:
+        return None
+    if slot.engine_model is None:
+        return None
+    return (
+        f"{slot.engine_model} may be loaded still; `hal0 slot load {slot.name}` takes it over, "
+        f"`hal0 slot unload {slot.name}` unloads it"
     )
 
 

@@ -1,4 +1,10 @@
-"""Which periodic work is due: once per interval over all workers, by compare-and-set."""
+"""Whose turn it is with periodic work: one worker's, an interval after the last turn has ended.
+
+A row says since when nobody has the turn; that is ahead of now while somebody does. Who has it
+holds it with each tick, so that the turn of a worker that has died comes free by itself.
+"""
+
+from typing import Final
 
 from sqlalchemy import update
 from sqlalchemy.dialects.sqlite import insert as upsert
@@ -7,18 +13,26 @@ from hal0.clock import boot_id, monotonic_ms
 from hal0.db import Database
 from hal0.tables import periodic
 
+TICK_S: Final = 1
+"""How often workers ask what is due."""
+EARLY_MS: Final = TICK_S * 500
+"""Half a tick: the next one comes some milliseconds early, the one after it a whole tick late."""
+HOLD_S: Final = 5.0
+"""How long a turn is one's own without a further word."""
 
-def is_due(db: Database, name: str, interval_s: float) -> bool:
-    """Take this turn of periodic work `name`; True for exactly one caller an interval."""
+
+def take_turn(db: Database, name: str, interval_s: float) -> bool:
+    """Take the turn of `name` if it is due; True for exactly one caller. Commits softly."""
     now, boot = monotonic_ms(), boot_id()
-    following = now + int(interval_s * 1000)
+    wait_ms = max(1, int(interval_s * 1000) - EARLY_MS)
     with db.read() as tx:
         row = tx.execute(periodic.select().where(periodic.c.name == name)).one_or_none()
-    if row is not None and row.next_boot == boot and row.next_ms > now:
+    if row is not None and row.next_boot == boot and now - row.next_ms < wait_ms:
         return False
+    mine = {"next_boot": boot, "next_ms": _held_until(now)}
     with db.soft() as tx:
         if row is None:
-            new = upsert(periodic).values(name=name, next_boot=boot, next_ms=following)
+            new = upsert(periodic).values(name=name, **mine)
             return tx.execute(new.on_conflict_do_nothing()).rowcount == 1
         taken = tx.execute(
             update(periodic)
@@ -27,6 +41,32 @@ def is_due(db: Database, name: str, interval_s: float) -> bool:
                 periodic.c.next_boot == row.next_boot,
                 periodic.c.next_ms == row.next_ms,
             )
-            .values(next_boot=boot, next_ms=following)
+            .values(mine)
         )
         return taken.rowcount == 1
+
+
+def hold_turn(db: Database, name: str) -> None:
+    """Keep the turn of `name` a little longer, unless it has ended meanwhile. Commits softly."""
+    now = monotonic_ms()
+    is_held = (periodic.c.next_boot == boot_id()) & (periodic.c.next_ms > now)
+    with db.soft() as tx:
+        tx.execute(
+            update(periodic)
+            .where(periodic.c.name == name, is_held)
+            .values(next_ms=_held_until(now))
+        )
+
+
+def end_turn(db: Database, name: str) -> None:
+    """Give the turn of `name` back: its next interval begins now. Commits softly."""
+    with db.soft() as tx:
+        tx.execute(
+            update(periodic)
+            .where(periodic.c.name == name)
+            .values(next_boot=boot_id(), next_ms=monotonic_ms())
+        )
+
+
+def _held_until(now_ms: int) -> int:
+    return now_ms + int(HOLD_S * 1000)

@@ -7,21 +7,36 @@ is older than the slot's state moves nothing.
 import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
-from hal0.engines.base import EngineHealth
-from hal0.errors import DatabaseError, EngineError, EngineUnreachable
+from hal0.engines.base import EngineHealth, LoadedModel
+from hal0.errors import (
+    DatabaseError,
+    EngineError,
+    EngineRefused,
+    EngineUnauthorized,
+    EngineUnreachable,
+)
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.lane import Lane, lane_of
 from hal0.registry.catalog import model_by_id
-from hal0.registry.roster import EngineRow, note_absence, note_failure, note_health
+from hal0.registry.roster import (
+    EngineRow,
+    note_absence,
+    note_failure,
+    note_health,
+    note_presence,
+)
 from hal0.slots.queries import Slot, last_moves
 
 HEALTH_S: Final = 30.0
 QUICK_S: Final = 5.0
 """For who looks again soon: a health that is not read now is read then."""
+ANSWER_S: Final = 10.0
+"""Longer than an adapter asks a backend, so that one which hangs is known not to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +93,20 @@ def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) ->
     try:
         health = ctx.engines.ask(engine, lambda e: e.health(), timeout_s)
     except EngineError as error:
-        note = note_absence if isinstance(error, EngineUnreachable) else note_failure
-        row = error.as_row()
-        note_softly(ctx, lambda tx: note(tx, engine.id, row))
+        note_softly(ctx, partial(_note_error, engine_id=engine.id, error=error))
         raise
     note_softly(ctx, lambda tx: note_health(tx, engine.id, health.process))
     return Reading(engine, health, before, lane)
+
+
+def _note_error(tx: Connection, engine_id: int, error: EngineError) -> None:
+    """Remember why there is no list; a refusal is an answer, so somebody is there."""
+    if isinstance(error, EngineUnreachable):
+        note_absence(tx, engine_id, error.as_row())
+        return
+    note_failure(tx, engine_id, error.as_row())
+    if isinstance(error, (EngineRefused, EngineUnauthorized)):
+        note_presence(tx, engine_id)
 
 
 def note_softly(ctx: Context, write: Callable[[Connection], None]) -> None:
@@ -98,3 +121,11 @@ def try_health(ctx: Context, engine: EngineRow, timeout_s: float) -> Reading | N
         return read_health(ctx, engine, timeout_s)
     except EngineError:
         return None
+
+
+def does_answer(ctx: Context, engine: EngineRow, entry: LoadedModel) -> bool:
+    """Tell whether the backend of a loaded model answers; no answer in time is none."""
+    try:
+        return ctx.engines.ask(engine, lambda e: e.answers(entry), ANSWER_S)
+    except EngineError:
+        return False

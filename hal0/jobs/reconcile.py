@@ -13,29 +13,34 @@ to it, and an engine with a load in its lane to whoever settles that. A list tha
 unknown, not empty: nothing is concluded from it. A stranger's model is never touched.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, update
 
-from hal0.clock import utc_now
 from hal0.engines.base import LoadedModel
 from hal0.engines.options import as_held
 from hal0.errors import EngineLost, EngineUnreachable
-from hal0.jobs import incidents
-from hal0.jobs.incidents import Culprit, counted
+from hal0.jobs.adoption import Adoption, adopt
 from hal0.jobs.ledger.intake import machine_unload
 from hal0.jobs.ledger.lane import lane_of
-from hal0.jobs.ledger.rows import By, unfinished_jobs
+from hal0.jobs.ledger.rows import By
+from hal0.jobs.losses import (
+    act_of_restart,
+    by_priority,
+    forget_held,
+    is_untouched,
+    lose,
+    write_losses,
+)
 from hal0.jobs.reading import Reading
-from hal0.jobs.restore import load_again
+from hal0.jobs.restore import load_again, restore, restore_of
 from hal0.jobs.survey import Pair, Survey, timed_out
-from hal0.registry.roster import EngineRow
 from hal0.slots.queries import Slot, slot_by_id, slots_of_engine
 from hal0.slots.transitions import Act, move
-from hal0.states import Cause, Desired, IncidentKind, Origin, SlotState
+from hal0.states import Cause, Desired, Origin, SlotState
 from hal0.tables import slots
 
 ABSENCES: Final = frozenset({EngineLost.code, EngineUnreachable.code})
@@ -47,10 +52,16 @@ class Finding(Enum):
     """What a slot and the list say together that one of them did not know."""
 
     LOST = auto()
+    RESTARTED = auto()
+    """The engine is another process, and has the model all the same."""
     LISTED = auto()
     RELOADED = auto()
     LEFT_OVER = auto()
     RETURNED = auto()
+
+
+ADOPTABLE: Final = frozenset({Finding.LISTED, Finding.RETURNED, Finding.RESTARTED})
+"""What the backend is asked for before anything is written: does it answer?"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,95 +73,20 @@ class Step:
     entry: LoadedModel | None = None
 
 
-# -- what a load cost others -------------------------------------------------------------------
-
-
-def mark_lost(tx: Connection, reading: Reading | None, culprit: Culprit) -> int:
-    """Mark every slot whose model the engine dropped, under one incident; return how many.
-
-    Desired ones get a machine's load again when the culprit failed; the culprit never does.
-    """
-    if reading is None or reading.health.models is None:
-        return 0
-    lost = [
-        slot
-        for slot in slots_of_engine(tx, reading.engine.id)
-        if slot.id != culprit.slot_id
-        and not reading.is_of_another_process(slot.engine_process)  # a restart, not an eviction
-        and slot.is_dispatchable
-        and _is_untouched(tx, slot, reading)
-        and not reading.lists(tx, slot)
-    ]
-    if not lost:
-        return 0
-    names = [slot.name for slot in lost]
-    incident_id = incidents.record(
-        tx,
-        reading.engine.id,
-        culprit.kind,
-        f"engine {reading.engine.name} dropped {counted(names)} on account of job {culprit.job_id}",
-        culprit=culprit,
-        evidence={"slots": names},
-    )
-    act = Act("worker", culprit.job_id, incident_id=incident_id)
-    for slot in _by_priority(lost):
-        _lose(tx, slot, Cause.EVICTED_BY_ENGINE, act, restores=culprit.restores)
-    return len(lost)
-
-
-def _is_untouched(tx: Connection, slot: Slot, reading: Reading) -> bool:
-    """Whether a slot has not moved since the reading, and no job works on it."""
-    return reading.before.get(slot.id) == slot.last_transition_id and not unfinished_jobs(
-        tx, slot.id
-    )
-
-
-def _by_priority(found: Sequence[Slot]) -> list[Slot]:
-    return sorted(found, key=lambda slot: (-slot.priority, slot.id))
-
-
-def _lose(tx: Connection, slot: Slot, cause: Cause, act: Act, *, restores: bool) -> None:
-    move(tx, slot, SlotState.OFFLINE, cause, act)
-    forget_held(tx, slot.id)
-    if restores:
-        load_again(tx, slot, cause, act.job_id)
-
-
-def forget_held(tx: Connection, slot_id: int) -> None:
-    """Write that a slot holds nothing; it must have left the dispatchable states before."""
-    tx.execute(
-        update(slots)
-        .where(slots.c.id == slot_id)
-        .values(model_id=None, held_options=None, engine_model=None, engine_model_id=None)
-    )
-
-
-def write_loss(tx: Connection, slot: Slot, reading: Reading, act: Act) -> None:
-    """Write that an engine does not have any more what a slot with a job of its own holds.
-
-    Gone with the process that had it, or unloaded in the engine's own app; the job decides what is
-    loaded next.
-    """
-    is_restart = reading.is_of_another_process(slot.engine_process)
-    cause = Cause.ENGINE_RESTARTED if is_restart else Cause.UNLOADED_ELSEWHERE
-    _lose(tx, slot, cause, act, restores=False)
-
-
-# -- what a scan found -------------------------------------------------------------------------
-
-
 def findings(survey: Survey) -> list[Step]:
     """Tell what the list says that slots do not know; nothing while a load is in the lane."""
     if survey.reading.lane is not None:
         return []  # who settles the lane marks what its load cost
-    steps = [_finding(pair) for pair in survey.undisturbed if pair.slot.unload_job_id is None]
+    reading = survey.reading
+    pairs = [pair for pair in survey.undisturbed if pair.slot.unload_job_id is None]
+    steps = [_finding(pair, reading) for pair in pairs]
     return [step for step in steps if step is not None]
 
 
-def _finding(pair: Pair) -> Step | None:
+def _finding(pair: Pair, reading: Reading) -> Step | None:
     slot, entry = pair.slot, pair.entry
     if slot.is_dispatchable:
-        return _finding_of_loaded(pair)
+        return _finding_of_loaded(pair, reading)
     ours = entry if pair.is_its_file else None
     if slot.state is SlotState.OFFLINE and ours is not None:
         return Step(Finding.LISTED, slot, ours)
@@ -160,16 +96,26 @@ def _finding(pair: Pair) -> Step | None:
     is_unwanted = code == EngineUnreachable.code and slot.desired is Desired.UNLOADED
     if code in ABSENCES and not (is_unwanted and entry is not None):
         return Step(Finding.RETURNED, slot, ours)
-    has_been_told = slot.engine_model is not None and "unloaded_by" not in slot.error
-    if entry is not None and has_been_told and not slot.pinned:
-        return Step(Finding.LEFT_OVER, slot, entry)
-    return None
+    return Step(Finding.LEFT_OVER, slot, entry) if _is_left_over(pair, reading) else None
 
 
-def _finding_of_loaded(pair: Pair) -> Step | None:
+def _is_left_over(pair: Pair, reading: Reading) -> bool:
+    """Whether a slot in error has left in the engine what that was told to load by us.
+
+    Not what somebody else may have loaded since, uses, or pinned. Tried once.
+    """
+    slot, entry = pair.slot, pair.entry
+    is_told = slot.engine_model is not None and reading.is_of(slot.engine_process)
+    is_free = entry is not None and pair.is_its_file and entry.busy is False and not slot.pinned
+    return is_told and is_free and "unloaded_by" not in (slot.error or {})
+
+
+def _finding_of_loaded(pair: Pair, reading: Reading) -> Step | None:
     slot, entry = pair.slot, pair.entry
     if not pair.is_listed:
         return Step(Finding.LOST, slot)
+    if reading.is_of_another_process(slot.engine_process):
+        return Step(Finding.RESTARTED, slot, entry if pair.is_its_file else None)
     held = slot.held_options or {}
     if entry is None or as_held(held, entry.options) == held:
         return None
@@ -188,7 +134,10 @@ def apply(
         return 0
     living = {slot.id: slot for slot in slots_of_engine(tx, reading.engine.id)}
     good = [step for step in steps if _still_stands(tx, step, living.get(step.slot.id), reading)]
-    moved = _write_losses(tx, survey, [step.slot for step in good if step.finding is Finding.LOST])
+    moved = write_losses(tx, survey, [step.slot for step in good if step.finding is Finding.LOST])
+    moved += _restart(
+        tx, [step for step in good if step.finding is Finding.RESTARTED], serving, reading
+    )
     for step in sorted(good, key=lambda step: (-step.slot.priority, step.slot.id)):
         entry = step.entry if step.entry in serving else None
         if step.finding is Finding.LISTED and entry is not None:
@@ -207,119 +156,60 @@ def _still_stands(tx: Connection, step: Step, now: Slot | None, reading: Reading
     """Whether a slot is as it was surveyed: neither deleted, set up anew, moved nor at work."""
     if now is None or now.version != step.slot.version:
         return False
-    return _is_untouched(tx, now, reading)
+    return is_untouched(tx, now, reading)
 
 
-def _write_losses(tx: Connection, survey: Survey, lost: Sequence[Slot]) -> int:
-    """Write why slots lost what they held: a restart, another's load, or somebody's wish."""
-    reading = survey.reading
-    restarted = [slot for slot in lost if reading.is_of_another_process(slot.engine_process)]
-    gone = [slot for slot in lost if slot not in restarted]
-    engine = reading.engine
-    if restarted:
-        names = [slot.name for slot in restarted]
-        detail = f"engine {engine.name} is another process and has lost {counted(names)}"
-        act = _act(tx, engine, IncidentKind.ENGINE_RESTARTED, detail, names)
-        for slot in _by_priority(restarted):
-            _lose(tx, slot, Cause.ENGINE_RESTARTED, act, restores=True)
-    if gone and _made_room(survey):
-        names = [slot.name for slot in gone]
-        detail = f"engine {engine.name}, full, dropped {counted(names)} for another client's"
-        act = _act(tx, engine, IncidentKind.LOAD_MADE_ROOM, detail, names)
-        for slot in gone:
-            _lose(tx, slot, Cause.EVICTED_BY_ENGINE, act, restores=False)
-    elif gone:
-        _write_unloads(tx, reading, gone)
-    return len(lost)
+def _restart(
+    tx: Connection,
+    steps: Sequence[Step],
+    serving: Collection[LoadedModel],
+    reading: Reading,
+) -> int:
+    """Write that another process has what slots held: adopted if it serves, else loaded again."""
+    if not steps:
+        return 0
+    entries = {step.slot.id: step.entry for step in steps if step.entry in serving}
+    act = act_of_restart(tx, reading.engine, [step.slot for step in steps])
+    for was in by_priority([step.slot for step in steps]):
+        entry = entries.get(was.id)
+        lose(tx, was, Cause.ENGINE_RESTARTED, act, restores=entry is None)
+        if entry is not None and was.model_id is not None:
+            options = as_held(was.held_options or {}, entry.options)
+            what = Adoption(entry, was.model_id, options)
+            adopt(tx, slot_by_id(tx, was.id), what, reading, act)
+    return len(steps)
 
 
-def _act(
-    tx: Connection, engine: EngineRow, kind: IncidentKind, detail: str, names: Sequence[str]
-) -> Act:
-    incident_id = incidents.record(tx, engine.id, kind, detail, evidence={"slots": list(names)})
-    return Act("reconcile", incident_id=incident_id)
+def may_adopt(tx: Connection, slot: Slot, reading: Reading) -> bool:
+    """Whether a machine may take over what is listed: not what may be a load that arrived late.
 
-
-def _made_room(survey: Survey) -> bool:
-    """Whether the engine is full, and of what no slot of hal0 is known to hold."""
-    health = survey.reading.health
-    newcomers = len(survey.strangers) + sum(
-        pair.is_listed and not pair.slot.is_dispatchable for pair in survey.pairs
-    )
-    is_full = health.max_models is not None and len(health.models or ()) >= health.max_models
-    return is_full and newcomers > 0
-
-
-def _write_unloads(tx: Connection, reading: Reading, gone: Sequence[Slot]) -> None:
-    """Write that somebody unloaded these, past hal0: they stay unloaded.
-
-    Where the process cannot be told, it may have been restarted: the wish is left as it is then.
+    An operator's load, or a restart of the engine, ends that.
     """
-    names = [slot.name for slot in gone]
-    act = Act("reconcile")
-    if len(gone) > 1:
-        detail = f"{counted(names)} of engine {reading.engine.name} were unloaded past hal0"
-        act = _act(tx, reading.engine, IncidentKind.UNLOADED_ELSEWHERE, detail, names)
-    for slot in gone:
-        _lose(tx, slot, Cause.UNLOADED_ELSEWHERE, act, restores=False)
-        if reading.is_of(slot.engine_process):
-            tx.execute(
-                update(slots)
-                .where(slots.c.id == slot.id)
-                .values(desired=Desired.UNLOADED, restore=None)
-            )
+    return reading.is_of_another_process(slot.engine_process) or not timed_out(tx, slot)
 
 
 def _adopt(tx: Connection, slot: Slot, entry: LoadedModel, reading: Reading) -> bool:
     """Take over what the engine has loaded already: nothing is sent, the wish stays as it is."""
-    if reading.is_of(slot.engine_process) and timed_out(tx, slot):
-        return False  # it may be what arrived late; an operator's load, or a restart, ends that
-    assert slot.wanted_model_id is not None
-    options = as_held(slot.options, entry.options)
-    adopt(tx, slot, Adoption(entry, slot.wanted_model_id, options), reading, Act("reconcile"))
+    if not may_adopt(tx, slot, reading):
+        return False
+    noted = restore_of(slot)
+    model_id = slot.wanted_model_id if noted is None else noted["model_id"]
+    assert model_id is not None
+    options = as_held(slot.options if noted is None else noted["options"], entry.options)
+    adopt(tx, slot, Adoption(entry, model_id, options), reading, Act("reconcile"))
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Adoption:
-    """What an engine has already, as a slot will hold it."""
-
-    entry: LoadedModel
-    model_id: int
-    options: Mapping[str, Any]
-
-
-def adopt(tx: Connection, slot: Slot, what: Adoption, reading: Reading, act: Act) -> Slot:
-    """Write that a slot holds an entry of the engine's list: to ready, in one commit."""
-    tx.execute(
-        update(slots)
-        .where(slots.c.id == slot.id)
-        .values(
-            generation=slot.generation + 1,
-            model_id=what.model_id,
-            held_options=dict(what.options),
-            engine_model=what.entry.name,
-            engine_model_id=what.model_id,
-            engine_process=reading.health.process,
-            last_used_at=utc_now(),
-            restore=None,
-        )
-    )
-    slot = slot_by_id(tx, slot.id)
-    if slot.state is not SlotState.STARTING:
-        slot = move(tx, slot, SlotState.STARTING, Cause.CHECKED, act)
-    slot = move(tx, slot, SlotState.WARMING, Cause.LOAD_SENT, act, {"sent": False})
-    return move(tx, slot, SlotState.READY, Cause.ADOPTED, act, {"engine_model": what.entry.name})
-
-
-def _return(tx: Connection, slot: Slot, entry: LoadedModel | None, reading: Reading) -> None:
+def _return(tx: Connection, was: Slot, entry: LoadedModel | None, reading: Reading) -> None:
     """The engine answers again: the slot is offline, and then what it should be."""
-    was = slot
-    slot = move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RETURNED, Act("reconcile"))
+    slot = move(tx, was, SlotState.OFFLINE, Cause.ENGINE_RETURNED, Act("reconcile"))
     if entry is not None and _adopt(tx, slot, entry, reading):
         return
     forget_held(tx, slot.id)
-    load_again(tx, was, Cause.ENGINE_RETURNED, None)
+    if slot.restore is None:
+        load_again(tx, was, Cause.ENGINE_RETURNED, None)
+    else:
+        restore(tx, slot)
 
 
 def _unload_leftover(tx: Connection, slot: Slot) -> None:
@@ -334,31 +224,3 @@ def _note_options(tx: Connection, slot: Slot, entry: LoadedModel) -> None:
     """Hold a model with the options that somebody reloaded it with: a load of ours reloads it."""
     held = as_held(slot.held_options or {}, entry.options)
     tx.execute(update(slots).where(slots.c.id == slot.id).values(held_options=held))
-
-
-def lose_engine(tx: Connection, engine: EngineRow) -> int:
-    """Nobody has been there for longer than the grace: its loaded slots are in error."""
-    lost = [
-        slot
-        for slot in slots_of_engine(tx, engine.id)
-        if slot.is_dispatchable and not unfinished_jobs(tx, slot.id)
-    ]
-    if not lost or lane_of(tx, engine.id) is not None:
-        return 0
-    away_s = (engine.away_ms or 0) / 1000
-    names = [slot.name for slot in lost]
-    detail = f"engine {engine.name} at {engine.url} has not been reached for {away_s:.0f} s"
-    act = _act(tx, engine, IncidentKind.ENGINE_LOST, detail, names)
-    for slot in lost:
-        error = EngineLost(
-            f"{detail}: start it, and slot {slot.name} comes back by itself",
-            evidence={"engine": engine.name, "url": engine.url},
-        )
-        move(tx, slot, SlotState.ERROR, Cause.ENGINE_LOST, act, {"code": error.code})
-        row = {**error.as_row(), "job_id": None}
-        tx.execute(
-            update(slots)
-            .where(slots.c.id == slot.id)
-            .values(error=row, model_id=None, held_options=None)
-        )
-    return len(lost)

@@ -11,10 +11,11 @@ from typing import Any, TypedDict, cast
 
 from sqlalchemy import Connection, select, update
 
-from hal0.errors import ModelTaken
+from hal0.errors import EngineLost, ModelTaken
 from hal0.jobs.ledger.breaker import breakers_of
-from hal0.jobs.ledger.intake import Wish, ensure_model_is_free, machine_load
+from hal0.jobs.ledger.intake import Wish, machine_load
 from hal0.jobs.ledger.rows import By, unfinished_jobs
+from hal0.jobs.ledger.taken import ensure_model_is_free
 from hal0.slots.queries import Slot, slot_by_id, slots_of_engine
 from hal0.states import Cause, Desired, JobKind, Origin, SlotState
 from hal0.tables import models, slots
@@ -66,6 +67,8 @@ def restore(tx: Connection, slot: Slot) -> bool:
     noted = restore_of(slot)
     if noted is None or unfinished_jobs(tx, slot.id):
         return False
+    if slot.state is SlotState.ERROR and (slot.error or {}).get("code") == EngineLost.code:
+        return False  # until its engine returns
     breaker = breakers_of(tx, slot.id).get(slot.id)
     if breaker is not None and breaker.refuses:
         return False

@@ -4,31 +4,27 @@
     idle        what nobody uses is demoted, then unloaded (`jobs.idle_scan`)
     restore     what is to be loaded again, as far as a machine may (`jobs.restore`)
 
-Engines are read side by side, so that one that hangs keeps no other waiting. An engine that is well
-is looked at every `scan_s`; one that is not, or to which something is to be restored, every few
-seconds. Once per turn over all workers (`jobs.periodic`).
+When that is due is decided in `jobs.rounds`.
 """
 
-import concurrent.futures
-import logging
-from functools import partial
-from typing import Final
+import asyncio
+from collections.abc import Sequence
 
-from sqlalchemy import Connection, exists, select
+from sqlalchemy import Connection, select
 
 from hal0 import points
-from hal0.engines.base import LoadedModel
+from hal0.engines.base import Engine, LoadedModel
 from hal0.errors import EngineError, EngineTimeout, EngineUnreachable
 from hal0.jobs import idle_scan, reconcile
 from hal0.jobs.context import Context
-from hal0.jobs.periodic import is_due
+from hal0.jobs.ledger.breaker import breakers_of
+from hal0.jobs.losses import lose_engine
 from hal0.jobs.reading import HEALTH_S, QUICK_S, Reading, note_softly, read_health
-from hal0.jobs.reconcile import Finding, Step
+from hal0.jobs.reconcile import Step
 from hal0.jobs.restore import restore_due
 from hal0.jobs.survey import Survey, survey
 from hal0.registry.roster import (
     EngineRow,
-    all_engines,
     engine_by_id,
     note_absence,
     note_presence,
@@ -36,51 +32,6 @@ from hal0.registry.roster import (
 )
 from hal0.slots.idle import Verdict
 from hal0.tables import slots
-
-log = logging.getLogger(__name__)
-
-UNWELL_S: Final = 2.0
-"""Seconds between two looks at an engine that did not answer, or that owes its slots something."""
-
-
-def scan_if_due(ctx: Context) -> None:
-    """Look at the engines whose turn it is."""
-    with ctx.db.read() as tx:
-        engines = all_engines(tx)
-        owed = {engine.id for engine in engines if _owes(tx, engine.id)}
-    due = [
-        engine
-        for engine in engines
-        if is_due(
-            ctx.db,
-            f"scan:{engine.id}",
-            ctx.settings.scan_s
-            if engine.is_well and engine.id not in owed
-            else min(UNWELL_S, ctx.settings.scan_s),
-        )
-    ]
-    if len(due) == 1:
-        scan(ctx, due[0])
-    elif due:
-        with concurrent.futures.ThreadPoolExecutor(len(due)) as pool:
-            list(pool.map(partial(_scan_apart, ctx), due))
-
-
-def _owes(tx: Connection, engine_id: int) -> bool:
-    noted = exists().where(
-        slots.c.engine_id == engine_id, slots.c.deleted_at.is_(None), slots.c.restore.is_not(None)
-    )
-    return bool(tx.execute(select(noted)).scalar_one())
-
-
-def _scan_apart(ctx: Context, engine: EngineRow) -> None:
-    """Scan one engine so that its trouble is not another's."""
-    try:
-        scan(ctx, engine)
-    except Exception:
-        if ctx.stopping.is_set():
-            raise
-        log.exception("engine %s is not scanned", engine.name)
 
 
 def scan(ctx: Context, engine: EngineRow) -> int:
@@ -115,7 +66,17 @@ def _nothing_read(ctx: Context, engine: EngineRow, error: EngineError) -> int:
         away_ms = engine_by_id(tx, engine.id).away_ms
     if away_ms is None or away_ms < ctx.settings.engine_grace_s * 1000:
         return 0
-    return ctx.commit(lambda tx: reconcile.lose_engine(tx, engine_by_id(tx, engine.id)))
+    return ctx.commit(lambda tx: lose_engine(tx, engine.id, ctx.settings.engine_grace_s * 1000))
+
+
+def owes(tx: Connection, engine_id: int) -> bool:
+    """Whether something that a slot of the engine is to have again may be loaded now."""
+    noted = select(slots.c.id).where(
+        slots.c.engine_id == engine_id, slots.c.deleted_at.is_(None), slots.c.restore.is_not(None)
+    )
+    slot_ids = tx.execute(noted).scalars().all()
+    found = breakers_of(tx, *slot_ids) if slot_ids else {}
+    return any(slot_id not in found or not found[slot_id].refuses for slot_id in slot_ids)
 
 
 def act_upon(ctx: Context, reading: Reading) -> int:
@@ -124,8 +85,9 @@ def act_upon(ctx: Context, reading: Reading) -> int:
         seen = survey(tx, reading)
         steps = reconcile.findings(seen)
         looked = idle_scan.looks(tx, seen, ctx.settings)
-        is_owed = _owes(tx, reading.engine.id)
-    serving = _serving(ctx, reading.engine, steps)
+        is_owed = owes(tx, reading.engine.id)
+        listed = _adoptable(tx, reading, steps)
+    serving = _serving(ctx, reading.engine, listed)
     if steps:
         points.reach("scan.read")
     changed = 0
@@ -152,18 +114,31 @@ def _remember(tx: Connection, seen: Survey, looked: list[idle_scan.Look]) -> Non
     note_scan(tx, engine, told)
 
 
-def _serving(ctx: Context, engine: EngineRow, steps: list[Step]) -> list[LoadedModel]:
-    """Return the entries that may be adopted and whose backends answer."""
-    found = [
+def _adoptable(tx: Connection, reading: Reading, steps: Sequence[Step]) -> list[LoadedModel]:
+    """Return the entries that are adopted if their backends answer."""
+    return [
         step.entry
         for step in steps
-        if step.finding in (Finding.LISTED, Finding.RETURNED) and step.entry is not None
+        if step.entry is not None
+        and step.finding in reconcile.ADOPTABLE
+        and reconcile.may_adopt(tx, step.slot, reading)
     ]
-    return [entry for entry in found if _answers(ctx, engine, entry)]
 
 
-def _answers(ctx: Context, engine: EngineRow, entry: LoadedModel) -> bool:
+def _serving(ctx: Context, engine: EngineRow, listed: Sequence[LoadedModel]) -> list[LoadedModel]:
+    """Return the entries whose backends answer; they are asked all at once."""
+
+    async def ask(adapter: Engine) -> list[bool]:
+        return await asyncio.gather(*(_answers(adapter, entry) for entry in listed))
+
+    if not listed:
+        return []
+    answers = ctx.engines.ask(engine, ask, 2 * QUICK_S)
+    return [entry for entry, answers_us in zip(listed, answers, strict=True) if answers_us]
+
+
+async def _answers(adapter: Engine, entry: LoadedModel) -> bool:
     try:
-        return ctx.engines.ask(engine, lambda e: e.answers(entry), QUICK_S)
+        return await adapter.answers(entry)
     except EngineError:
         return False

@@ -34,9 +34,9 @@ from hal0.jobs.ledger.lane import (
     release,
 )
 from hal0.jobs.ledger.rows import Claim, job_by_id, unfinished_jobs
+from hal0.jobs.losses import forget_held, mark_lost
 from hal0.jobs.owners import is_alive, living_rows
 from hal0.jobs.reading import Reading, known_as, try_health
-from hal0.jobs.reconcile import forget_held, mark_lost
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
@@ -194,7 +194,11 @@ def _let_go(tx: Connection, owed: _Owed, reading: Reading, *, late: bool) -> Non
         detail = f"slot {slot.name}: its model arrived after the deadline and was unloaded"
         culprit = Culprit(slot.id, lane.job_id, IncidentKind.LATE_ARRIVAL)
         record(tx, lane.engine_id, culprit.kind, detail, culprit=culprit)
-        forget = update(slots).where(slots.c.id == slot.id, slots.c.generation == slot.generation)
+    now = slot_by_id(tx, slot.id)
+    is_left = now.generation == slot.generation and not now.is_dispatchable
+    if is_left and (late or not reading.lists(tx, now)):
+        # What is loaded under that name from now on is somebody else's.
+        forget = update(slots).where(slots.c.id == slot.id)
         tx.execute(forget.values(engine_model=None, engine_model_id=None))
     mark_lost(tx, reading, Culprit(slot.id, lane.job_id, IncidentKind.LOAD_FAILED))
 

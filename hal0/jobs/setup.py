@@ -11,10 +11,10 @@ from sqlalchemy import Connection, exc, update
 
 from hal0.clock import utc_now
 from hal0.errors import SlotBusy, SlotExists, SlotNotOffline
-from hal0.jobs.ledger.intake import ensure_model_is_free
 from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.orders import cancel
 from hal0.jobs.ledger.rows import By, by_chain, unfinished_jobs
+from hal0.jobs.ledger.taken import ensure_model_is_free
 from hal0.registry.catalog import model_named
 from hal0.registry.roster import engine_named
 from hal0.settings import Settings
@@ -64,6 +64,8 @@ def change_slot(tx: Connection, settings: Settings, slot: Slot, changes: Setup) 
         if _moves(slot, columns):
             _ensure_at_rest(tx, slot)
             columns["restore"] = None  # what a machine was to load again is not wanted any more
+        elif slot.restore is not None and "options" in columns:
+            columns["restore"] = {**slot.restore, "options": columns["options"]}
         tx.execute(
             update(slots)
             .where(slots.c.id == slot.id)
@@ -77,7 +79,8 @@ def change_slot(tx: Connection, settings: Settings, slot: Slot, changes: Setup) 
 def delete_slot(tx: Connection, slot: Slot, by: By, *, force: bool = False) -> None:
     """Tombstone a slot that holds nothing; its audit stays and its name is free again.
 
-    `force` cancels what is not sent. Needs a write transaction. Raises SlotBusy, JobAlreadySent.
+    `force` cancels what is not sent, and leaves in the engine what a slot in error may have there.
+    Needs a write transaction. Raises SlotBusy, JobAlreadySent.
     """
     unfinished = unfinished_jobs(tx, slot.id)
     if unfinished and not force:
@@ -93,6 +96,13 @@ def delete_slot(tx: Connection, slot: Slot, by: By, *, force: bool = False) -> N
         raise SlotBusy(
             f"slot {slot.name} is in state {slot.state}; unload it first",
             evidence={"slot": slot.name, "state": slot.state},
+        )
+    if slot.state is SlotState.ERROR and slot.engine_model is not None and not force:
+        raise SlotBusy(
+            f"the engine may have {slot.engine_model} still, for which slot {slot.name} is in "
+            f"error; unload slot {slot.name} first, or delete it with force, which leaves the "
+            "model there",
+            evidence={"slot": slot.name, "engine_model": slot.engine_model},
         )
     _ensure_settled(tx, slot)
     tx.execute(update(slots).where(slots.c.id == slot.id).values(deleted_at=utc_now()))

@@ -66,8 +66,10 @@ def survey(tx: Connection, reading: Reading) -> Survey:
 
 
 def _model_of(slot: Slot) -> int | None:
-    """Return the model by which an entry would be this slot's: what it holds, else wants."""
-    return slot.model_id if slot.model_id is not None else slot.wanted_model_id
+    """Return the model by which an entry would be this slot's: what it holds, held, or wants."""
+    if slot.model_id is not None:
+        return slot.model_id
+    return slot.wanted_model_id if slot.restore is None else int(slot.restore["model_id"])
 
 
 class _Listed:

@@ -29,8 +29,8 @@ from hal0.jobs.idle_scan import use_now
 from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim, chain_by_id, job_by_id
+from hal0.jobs.losses import forget_held
 from hal0.jobs.reading import QUICK_S, known_by, read_health, try_health
-from hal0.jobs.reconcile import forget_held
 from hal0.jobs.settle import watch_late_unload
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.idle import Use

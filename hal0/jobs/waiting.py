@@ -1,6 +1,7 @@
 """Why a queued job does not run yet, told from the same rows that the claim looks at."""
 
 from dataclasses import dataclass, fields
+from itertools import chain
 from typing import Final, Self
 
 from sqlalchemy import Connection, select, union_all
@@ -8,8 +9,8 @@ from sqlalchemy import Connection, select, union_all
 from hal0.clock import boot_id, monotonic_ms
 from hal0.jobs.ledger.lane import Lane, lanes
 from hal0.jobs.ledger.rows import IS_QUEUED, IS_RUNNING, Job
-from hal0.states import JobKind, JobState, Outcome
-from hal0.tables import engines, jobs, slots
+from hal0.states import JobKind, JobState, Origin, Outcome
+from hal0.tables import chains, engines, jobs, slots
 
 NEXT_TRY: Final = "its next try"
 
@@ -24,14 +25,20 @@ class InLine:
     model_id: int | None
     kind: str
     state: str
+    position: int
+    origin: str
+    """Its chain's."""
 
 
 _NAMES = [field.name for field in fields(InLine)]
-_COLUMNS = [jobs.c[name] for name in _NAMES]
-_UNFINISHED = union_all(
-    select(*_COLUMNS, jobs.c.position, jobs.c.step).where(IS_RUNNING),
-    select(*_COLUMNS, jobs.c.position, jobs.c.step).where(IS_QUEUED),
-).order_by("position", "step")
+_OF_JOBS = select(
+    *(jobs.c[name].label(name) for name in _NAMES[:-1]),
+    chains.c.origin.label("origin"),
+    jobs.c.step.label("step"),
+).join(chains, chains.c.id == jobs.c.chain_id)
+_UNFINISHED = union_all(_OF_JOBS.where(IS_RUNNING), _OF_JOBS.where(IS_QUEUED)).order_by(
+    "position", "step"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +85,7 @@ class Waits:
         if first.id != job.id:
             return f"job {first.id} ({first.kind}) of this slot"
         if job.kind is JobKind.LOAD and not job.was_sent:
-            reason = self._lane(job) or self._at_the_engine(job)
+            reason = self._lane(job) or self._at_the_engine(job) or self._restores(first)
         elif job.kind is JobKind.UNLOAD:
             lane = self.lanes.get(job.engine_id)
             reason = self._lane(job) if lane and lane.slot_id == job.slot_id else None
@@ -105,6 +112,16 @@ class Waits:
         return (
             None if mark is None else f"the engine to settle the unload of this slot (job {mark})"
         )
+
+    def _restores(self, first: InLine) -> str | None:
+        """What is loaded again is loaded in the order in which it was asked for."""
+        if first.origin != Origin.RESTORE:
+            return None
+        for other in chain.from_iterable(self.lines.values()):
+            is_before = (other.engine_id, other.origin) == (first.engine_id, Origin.RESTORE)
+            if is_before and other.kind == JobKind.LOAD and other.position < first.position:
+                return f"load of slot {self.slot_names[other.slot_id]} (job {other.id})"
+        return None
 
     def _pull(self, job: Job) -> str | None:
         for other in self._running(JobKind.PULL):

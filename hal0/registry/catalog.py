@@ -176,6 +176,20 @@ def main_files(tx: Connection, model_ids: Collection[int]) -> dict[int, MainFile
     return {row.id: MainFile(row.name, row.path) for row in rows}
 
 
+def names_of_file(tx: Connection, model_id: int) -> dict[int, str]:
+    """Return this model and every other of the same main file, by id; deleted ones too."""
+    mine = select(model_files.c.path).where(
+        model_files.c.model_id == model_id, model_files.c.position == 0
+    )
+    rows = tx.execute(
+        select(models.c.id, models.c.name)
+        .join(model_files, model_files.c.model_id == models.c.id)
+        .where(model_files.c.position == 0, model_files.c.path == mine.scalar_subquery())
+        .order_by(models.c.id != model_id, models.c.id)
+    )
+    return {row.id: row.name for row in rows}
+
+
 def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[Model]:
     """Return a page of models by name, those behind `after`."""
     rows = tx.execute(

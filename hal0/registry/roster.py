@@ -4,13 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, exc, insert, select, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import EngineExists, EngineNotFound
 from hal0.tables import engines
+
+FAR_APART_MS: Final = 120_000
+"""More than the longest look takes: one at an engine that hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,7 @@ class EngineRow:
     scanned_ms: int | None
     unreachable_boot: str | None
     unreachable_ms: int | None
+    unreachable_seen_ms: int | None
 
     @property
     def key_path(self) -> Path | None:
@@ -118,16 +122,20 @@ def note_failure(tx: Connection, engine_id: int, error: Mapping[str, Any]) -> No
 
 
 def note_absence(tx: Connection, engine_id: int, error: Mapping[str, Any]) -> None:
-    """Remember that nobody is there, and since when: since the first time in a row."""
+    """Remember that nobody is there, and since when: since the first look in a row.
+
+    Looks that lie far apart are not in a row: nobody knows who was there between them.
+    """
     note_failure(tx, engine_id, error)
-    tx.execute(
-        update(engines)
-        .where(
-            engines.c.id == engine_id,
-            engines.c.unreachable_ms.is_(None) | (engines.c.unreachable_boot != boot_id()),
-        )
-        .values(unreachable_boot=boot_id(), unreachable_ms=monotonic_ms())
+    now_ms = monotonic_ms()
+    is_first = (
+        engines.c.unreachable_ms.is_(None)
+        | (engines.c.unreachable_boot != boot_id())
+        | (engines.c.unreachable_seen_ms < now_ms - FAR_APART_MS)
     )
+    of_engine = update(engines).where(engines.c.id == engine_id)
+    tx.execute(of_engine.where(is_first).values(unreachable_boot=boot_id(), unreachable_ms=now_ms))
+    tx.execute(of_engine.values(unreachable_seen_ms=now_ms))
 
 
 def note_presence(tx: Connection, engine_id: int) -> None:

@@ -15,6 +15,7 @@ SCHEMA = [
     "ALTER TABLE engines ADD COLUMN scanned_ms INTEGER",
     "ALTER TABLE engines ADD COLUMN unreachable_boot TEXT",
     "ALTER TABLE engines ADD COLUMN unreachable_ms INTEGER",
+    "ALTER TABLE engines ADD COLUMN unreachable_seen_ms INTEGER",
     "ALTER TABLE slots ADD COLUMN load_timeout_s_per_gb FLOAT",
     "ALTER TABLE slots ADD COLUMN restore JSON",
     "ALTER TABLE owners ADD COLUMN beat_s FLOAT",
@@ -27,6 +28,8 @@ CREATE TABLE breakers (
     sent_ms INTEGER NOT NULL,
     opens_ms INTEGER NOT NULL,
     opens_at TEXT NOT NULL,
+    ready_boot TEXT,
+    ready_ms INTEGER,
     CONSTRAINT pk_breakers PRIMARY KEY (slot_id),
     CONSTRAINT fk_breakers_slot_id FOREIGN KEY(slot_id) REFERENCES slots (id)
 )

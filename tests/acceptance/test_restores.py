@@ -130,7 +130,8 @@ def test_a_slot_that_keeps_losing_its_model_is_restored_ever_later_and_then_park
     for _ in range(5):
         fail(house)
         check_pause_is_told(house, pauses)
-        let_through(house)
+        if pauses:  # the first is sent at once: its own pause must not be ended here
+            let_through(house)
         house.wait_until("idle", "victim")
         ((pause_ms,),) = house.sql("SELECT opens_ms - sent_ms FROM breakers")
         pauses.append(pause_ms / 1000)

@@ -23,14 +23,15 @@ from hal0.cli.findings import Finding
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
 from hal0.jobs.owners import Owner
-from hal0.registry.roster import EngineRow, all_engines
+from hal0.registry.roster import EngineRow, all_engines, note_health
 from hal0.settings import Settings
 from hal0.tables import engines as engine_rows
 from hal0.tables import job_beats
 from tests.engine_process import ROOT, EngineProcess
 from tests.fakes.lemond import Lemond
+from tests.ledger import fail
 from tests.mishaps import see
-from tests.rows import ask_load, claim_next, make_model, make_slot
+from tests.rows import ask_load, claim_next, make_model, make_slot, send_load
 from tests.tiny_gguf import write_tiny_gguf
 
 KEY = "a-key-of-tests"
@@ -140,6 +141,41 @@ def test_models_of_other_clients_are_told_and_no_more(
         make_model(db, "ga", models / "ga.gguf")
         make_slot(db, "chat", "ga")
         assert verdicts(settings) == WELL
+
+
+def test_a_model_of_a_slot_in_error_that_is_there_still_is_told(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    with Lemond(models) as lemond:
+        is_at(db, lemond.url)
+        make_model(db, "ga", models / "ga.gguf")
+        make_slot(db, "chat", "ga")
+        ask_load(db)
+        fail(db, send_load(db))
+        assert verdicts(settings) == WELL
+        lemond.post("/v1/load", {"model_name": "extra.ga"}).raise_for_status()
+        leftover = found(settings)["leftovers"]
+        assert leftover.verdict == "note"
+        assert leftover.detail == "has loaded models of slots in error: ga (chat)"
+        assert (leftover.to_do or "").startswith("`hal0 slot load chat`")
+
+
+def test_an_engine_whose_process_hal0_cannot_tell_is_told(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    """It belongs to another user: what its workers see counts, not who asks the doctor."""
+    with Lemond(models) as lemond:
+        is_at(db, lemond.url)
+        with db.read() as tx:
+            (row,) = all_engines(tx)
+        with db.soft() as tx:
+            note_health(tx, row.id, "1-1")
+        assert verdicts(settings) == WELL
+        with db.soft() as tx:
+            note_health(tx, row.id, None)
+        process = found(settings)["process"]
+        assert process.verdict == "note"
+        assert process.detail.startswith("its process cannot be told")
 
 
 @pytest.mark.parametrize("version", [None, "10.9.1", "nightly"])

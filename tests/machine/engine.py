@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any, Final, TypeVar
 
 from hal0.clock import monotonic_ms
-from hal0.engines.base import EngineConfig, EngineHealth, EngineModel, LoadedModel
+from hal0.engines.base import LLM, EngineConfig, EngineHealth, EngineModel, LoadedModel
 from hal0.errors import EngineRefused, EngineTimeout, EngineUnreachable
 from hal0.jobs.engine_room import Call as EngineCall
 from hal0.jobs.engine_room import EngineRoom
@@ -183,7 +183,8 @@ class ScriptedEngine:
         if self.mood in ("slow", "hung"):
             raise EngineTimeout("no answer in time")
         listed = None if self.mood == "mute" else tuple(map(self._entry, self.loaded))
-        return EngineHealth(f"process-{self.process}", listed, self.max_models)
+        limits = {} if self.max_models is None else {LLM: self.max_models}
+        return EngineHealth(f"process-{self.process}", listed, limits)
 
     def _entry(self, model: str) -> LoadedModel:
         tells = self.mood != "vague"

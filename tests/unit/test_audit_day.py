@@ -13,8 +13,8 @@ from hal0.errors import EngineRefused
 from hal0.jobs.incidents import Culprit, record
 from hal0.jobs.ledger import orders
 from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.losses import mark_lost
 from hal0.jobs.reading import Reading
-from hal0.jobs.reconcile import mark_lost
 from hal0.registry.roster import engine_named
 from hal0.slots.queries import slots_of_engine
 from hal0.states import IncidentKind

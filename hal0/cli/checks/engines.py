@@ -28,7 +28,7 @@ from hal0.registry.roster import EngineRow, all_engines
 from hal0.settings import Settings
 from hal0.slots.queries import Slot, slots_of_engine
 from hal0.slots.times import times_of
-from hal0.states import Desired
+from hal0.states import Desired, SlotState
 
 ENGINE_S: Final = 5.0
 KNOWN_LEMONADE: Final = (11, 0)
@@ -66,6 +66,7 @@ def engines(settings: Settings) -> Iterator[Finding]:
             yield answer
         else:
             yield from _lists(settings, answer)
+            yield from _process(answer)
             yield from _holds(answer)
             if answer.is_lemonade:
                 yield _version(answer)
@@ -142,7 +143,39 @@ def _lists(settings: Settings, asked: _Asked) -> Iterator[Finding]:
         yield Finding(asked.name, "note", detail, "the next scan mends it; see `hal0 audit`")
     else:
         yield Finding(asked.name, "ok", f"answers at {url} with {count}")
+    yield from _leftovers(asked, seen)
     yield from _strangers(asked, seen)
+
+
+def _leftovers(asked: _Asked, seen: Survey) -> Iterator[Finding]:
+    """Look for models whose slots are in error: no machine does more about them."""
+    left = [
+        (pair.slot.name, pair.entry.name)
+        for pair in seen.pairs
+        if pair.slot.state is SlotState.ERROR and pair.entry is not None
+    ]
+    if left:
+        slot, _ = left[0]
+        shown = ", ".join(f"{model} ({slot})" for slot, model in left)
+        yield Finding(
+            f"{asked.name}: leftovers",
+            "note",
+            f"has loaded models of slots in error: {shown}",
+            f"`hal0 slot load {slot}` takes it over, `hal0 slot unload {slot}` unloads it",
+        )
+
+
+def _process(asked: _Asked) -> Iterator[Finding]:
+    """Look whether hal0's workers can tell its process from another one: by pid, start, user."""
+    was_seen = asked.row.healthy_boot_id is not None
+    if (asked.row.process if was_seen else asked.health.process) is None:
+        yield Finding(
+            f"{asked.name}: process",
+            "note",
+            "its process cannot be told, as it is on another machine or of another user: a restart "
+            "of it looks as if somebody had unloaded its models",
+            "run it as hal0's user, or load after each restart of it what you want loaded",
+        )
 
 
 def _strangers(asked: _Asked, seen: Survey) -> Iterator[Finding]:

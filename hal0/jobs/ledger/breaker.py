@@ -2,8 +2,8 @@
 
 Automatic loads are counted when they are sent, for one that was sent has cost the engine its time.
 After each, the next must wait: 10 s, then twice as long each time, up to 5 min; after the fifth the
-slot is parked until an operator loads it. Five minutes with the model loaded, or an operator's
-load, forget the count. A refusal writes nothing.
+slot is parked until an operator loads it. Five minutes with the model loaded on one boot, or an
+operator's load, forget the count; the time that a load takes does not. A refusal writes nothing.
 """
 
 from dataclasses import dataclass
@@ -32,6 +32,9 @@ class Breaker:
     sent_ms: int
     opens_ms: int
     opens_at: datetime
+    ready_boot: str | None
+    ready_ms: int | None
+    """Since when the slot has what was loaded, on `ready_boot`; None = it was not ready since."""
 
     @property
     def is_parked(self) -> bool:
@@ -45,9 +48,10 @@ class Breaker:
 
     @property
     def is_healed(self) -> bool:
-        """Whether the last automatic load is so long ago that a slot which still has it is well."""
-        since_ms = self.sent_ms if self.sent_boot == boot_id() else 0  # before this boot began
-        return monotonic_ms() - since_ms >= HEALED_AFTER_S * 1000
+        """Whether a slot that has its model still has had it for so long that it is well."""
+        if self.ready_ms is None or self.ready_boot != boot_id():
+            return False
+        return monotonic_ms() - self.ready_ms >= HEALED_AFTER_S * 1000
 
 
 _ALL = select(breakers)
@@ -71,9 +75,20 @@ def count_sent(tx: Connection, slot_id: int) -> None:
         "sent_ms": now_ms,
         "opens_ms": now_ms + int(pause_s * 1000),
         "opens_at": utc_now() + timedelta(seconds=pause_s),
+        "ready_boot": None,
+        "ready_ms": None,
     }
     statement = upsert(breakers).values(slot_id=slot_id, **row)
     tx.execute(statement.on_conflict_do_update(index_elements=["slot_id"], set_=row))
+
+
+def note_ready(tx: Connection, slot_id: int) -> None:
+    """Note that a slot has its model from now on; nothing is noted where nothing is counted."""
+    tx.execute(
+        update(breakers)
+        .where(breakers.c.slot_id == slot_id)
+        .values(ready_boot=boot_id(), ready_ms=monotonic_ms())
+    )
 
 
 def take_back(tx: Connection, slot_id: int) -> None:

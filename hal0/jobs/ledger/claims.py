@@ -2,9 +2,11 @@
 
 A claim is one UPDATE. A job may run when it is the first unfinished one of its slot and nothing of
 the slot runs; a load besides when its engine's lane is free, no load or unload of that engine runs
-and the engine has settled the slot's last unload; an unload when no load of its slot is in the
-lane; a pull when no other downloads that model. A load that was sent already is claimed at once:
-its attempt only watches. Two partial unique indexes hold even if this statement were wrong.
+and the engine has settled the slot's last unload; a load that restores when no restore that was
+asked for before it waits to be sent, for that of the most important slot was; an unload when no
+load of its slot is in the lane; a pull when no other downloads that model. A load that was sent
+already is claimed at once: its attempt only watches. Two partial unique indexes hold even if this
+statement were wrong.
 """
 
 import logging
@@ -48,7 +50,12 @@ SELECT j.id FROM jobs j WHERE j.state = 'queued'
       AND NOT EXISTS (SELECT 1 FROM jobs u WHERE u.engine_id = j.engine_id
                       AND u.kind IN ('load', 'unload') AND u.state = 'running')
       AND NOT EXISTS (SELECT 1 FROM slots s
-                      WHERE s.id = j.slot_id AND s.unload_job_id IS NOT NULL))
+                      WHERE s.id = j.slot_id AND s.unload_job_id IS NOT NULL)
+      AND NOT EXISTS (
+        SELECT 1 FROM chains c JOIN jobs b ON b.state = 'queued' AND b.position < c.position
+        JOIN chains d ON d.id = b.chain_id
+        WHERE c.id = j.chain_id AND c.origin = 'restore' AND d.origin = 'restore'
+        AND b.kind = 'load' AND b.engine_id = j.engine_id))
     WHEN 'unload' THEN NOT EXISTS (
       SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id AND l.slot_id = j.slot_id)
     WHEN 'pull' THEN NOT EXISTS (

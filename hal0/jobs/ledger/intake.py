@@ -14,12 +14,10 @@ from typing import Any
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hal0.clock import utc_now
-from hal0.errors import ModelTaken, SlotHasNoModel, SlotPinned
+from hal0.errors import SlotHasNoModel, SlotPinned
 from hal0.jobs.ledger import breaker
 from hal0.jobs.ledger.cancel import supersede
 from hal0.jobs.ledger.rows import (
-    IS_QUEUED,
-    IS_RUNNING,
     By,
     Chain,
     Job,
@@ -28,6 +26,7 @@ from hal0.jobs.ledger.rows import (
     jobs_of_chain,
     unfinished_jobs,
 )
+from hal0.jobs.ledger.taken import ensure_model_is_free
 from hal0.slots.queries import Slot
 from hal0.slots.spec import load_key
 from hal0.slots.transitions import Act, move
@@ -39,7 +38,7 @@ from hal0.states import (
     Origin,
     SlotState,
 )
-from hal0.tables import chains, engine_lane, failed_keys, jobs, models, slots
+from hal0.tables import chains, failed_keys, jobs, slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,38 +204,6 @@ def add_chain(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
 def next_position(tx: Connection) -> int:
     """Return the place behind every chain there is."""
     return int(tx.execute(_NEXT_POSITION).scalar_one())
-
-
-def ensure_model_is_free(tx: Connection, slot: Slot, model_id: int) -> None:
-    """Raise ModelTaken when another slot of the engine has to do with this model (D2).
-
-    It wants or holds it, the engine was told to load it there and may have it still, or the slot
-    has an unfinished job or an unsettled load of it.
-    """
-    others = select(slots.c.name).where(
-        slots.c.engine_id == slot.engine_id,
-        slots.c.id != slot.id,
-        slots.c.deleted_at.is_(None),
-        (slots.c.wanted_model_id == model_id)
-        | (slots.c.model_id == model_id)
-        | (slots.c.engine_model_id == model_id)
-        | slots.c.id.in_(select(jobs.c.slot_id).where(IS_QUEUED, jobs.c.model_id == model_id))
-        | slots.c.id.in_(select(jobs.c.slot_id).where(IS_RUNNING, jobs.c.model_id == model_id))
-        | slots.c.id.in_(
-            select(engine_lane.c.slot_id)
-            .join(jobs, jobs.c.id == engine_lane.c.job_id)
-            .where(jobs.c.model_id == model_id)
-        ),
-    )
-    other = tx.execute(others).first()
-    if other is None:
-        return
-    name = tx.execute(select(models.c.name).where(models.c.id == model_id)).scalar_one()
-    raise ModelTaken(
-        f"model {name} belongs to slot {other.name} of the same engine, which unloads by model "
-        f"name; give slot {slot.name} another model or engine",
-        evidence={"slot": other.name, "model": name},
-    )
 
 
 def machine_unload(tx: Connection, slot: Slot, by: By) -> Accepted | None:

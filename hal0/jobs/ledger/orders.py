@@ -11,7 +11,7 @@ from hal0.errors import (
     SlotNotFound,
 )
 from hal0.jobs.ledger.cancel import cancel_chain
-from hal0.jobs.ledger.intake import ensure_model_is_free, let_through, next_position
+from hal0.jobs.ledger.intake import let_through, next_position
 from hal0.jobs.ledger.rows import (
     By,
     Chain,
@@ -21,6 +21,7 @@ from hal0.jobs.ledger.rows import (
     jobs_of_chain,
     unfinished_jobs,
 )
+from hal0.jobs.ledger.taken import ensure_model_is_free
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.states import Desired, JobKind, JobState, Origin, Outcome
 from hal0.tables import chains, jobs, models, slots

@@ -16,6 +16,7 @@ class ControlRoutes:
 
     def __init__(self, router: Router) -> None:
         self.router = router
+        self._probed: list[str] = []
 
     def of_root(self) -> list[BaseRoute]:
         """Return the routes without a prefix."""
@@ -28,6 +29,7 @@ class ControlRoutes:
 
     async def backend(self, request: Request) -> Response:
         name = request.path_params["name"]
+        self._probed.append(name)
         await until(lambda: self.router.told.of(name).backend != "hang")
         is_up = name in self.router.loaded and self.router.told.of(name).backend == "ok"
         return JSONResponse({"status": "ok" if is_up else "error"}, 200 if is_up else 503)
@@ -53,6 +55,7 @@ class ControlRoutes:
                 "evicting": router.evicting,
                 "busy": [each.name for each in router.loaded.values() if each.active],
                 "streaming": [each.name for each in router.loaded.values() if each.streaming],
+                "probed": self._probed,
                 "downsized": [each.name for each in router.loaded.values() if each.is_downsized],
             }
         )

@@ -42,8 +42,17 @@ class Bodies(Loads):
                 self.lane is None  # claim_waits_for_lane
                 and not any(o.kind in ("load", "unload") for o in running)  # ..._for_unloads
                 and job.slot.mark is None  # unload_unsettled
+                and not self._gives_precedence(job)
             )
         return True
+
+    def _gives_precedence(self, job: Job) -> bool:
+        """What a machine restores is loaded in the order in which it was asked for."""
+        return job.chain.origin == "restore" and any(
+            (other.kind, other.state, other.chain.origin) == ("load", "queued", "restore")
+            and other.chain.position < job.chain.position
+            for other in self.jobs.values()
+        )
 
     # -- going on -----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from tests.machine.reference.engine import Body
 from tests.machine.reference.rows import (
     DISPATCHABLE,
+    DRAIN_MS,
     LATE,
     LOAD_MS,
     SETTLE_MS,
@@ -35,6 +36,8 @@ class Loads(Unloads):
         elif slot.state in DISPATCHABLE or key.model not in engine.loaded:
             return self._send_with_room(body)
         elif not engine.serves(key.model):
+            if key.model in engine.busy and self._spares(job):
+                return None
             slot.mark = Mark(job.id, job.attempt, engine.process, self.now + SETTLE_MS)
             body.places = True
             return "post"
@@ -60,13 +63,25 @@ class Loads(Unloads):
 
     def _send_with_room(self, body: Body) -> str | None:
         """restore_needs_room: a machine's load never evicts."""
-        job, slot = body.job, body.job.slot
-        if not self.engine.is_full or job.chain.origin == "operator":
+        if not self.engine.is_full or body.job.chain.origin == "operator":
             return self._send(body)
-        if slot.state == "starting":
-            self.move(slot, "offline", "cancelled")
-        self.end(job, "succeeded", "skipped")
+        self._give_way(body.job)
         return None
+
+    def _give_way(self, job: Job) -> None:
+        if job.slot.state == "starting":
+            self.move(job.slot, "offline", "cancelled")
+        self.end(job, "succeeded", "skipped")
+
+    def _spares(self, job: Job) -> bool:
+        """Nobody who uses what does not answer is cut off by a machine, or before his time."""
+        if job.chain.origin != "operator":
+            self._give_way(job)
+        elif job.waits_since is None or self.now - job.waits_since < DRAIN_MS:
+            self.wait_on(job, 500)
+        else:
+            return False
+        return True
 
     def _placed(self, body: Body) -> str | None:
         """Its place is free: now it sends."""
@@ -188,6 +203,7 @@ class Loads(Unloads):
         slot.held, slot.process = key, self.engine.process
         self.use(slot)
         slot.error = None
+        self.note_ready(slot)
         self.move(slot, "ready" if job.chain.origin == "operator" else "idle", "loaded")
         slot.bad.pop(key, None)
         self.release(job, job.sent)

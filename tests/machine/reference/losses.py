@@ -83,6 +83,7 @@ class Losses(Machines):
         self.use(slot)
         if slot.state != "starting":
             self.move(slot, "starting", "checked")
+        self.note_ready(slot)
         self.move(slot, "warming", "load_sent")
         self.move(slot, "ready", "adopted")
 
@@ -109,6 +110,8 @@ class Losses(Machines):
             return "listed" if slot.model in loaded else None
         if self.is_lost(slot, loaded):
             return "lost"
+        if self.is_of_another_process(slot, self.engine.process):
+            return "restarted"
         is_as_held = slot.held is None or loaded[slot.held.model] == slot.held.ctx_size
         return None if is_as_held else "reloaded"
 
@@ -118,8 +121,10 @@ class Losses(Machines):
         is_unwanted = code == "engine.unreachable" and slot.desired == "unloaded"
         if code in ABSENCES and not (is_unwanted and has):
             return "returned"
-        is_ours = slot.told is not None and has
-        return "left over" if is_ours and not (slot.is_cleared or slot.pinned) else None
+        is_ours = slot.told is not None and slot.process == self.engine.process
+        is_free = has and slot.model in self.engine.loaded and slot.model not in self.engine.busy
+        is_kept = slot.is_cleared or slot.pinned
+        return "left over" if is_ours and is_free and not is_kept else None
 
     def use(self, slot: Slot) -> None:
         """A slot is used now."""

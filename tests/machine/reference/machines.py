@@ -21,13 +21,19 @@ class Machines(Orders):
 
     def load_again(self, slot: Slot, key: Key) -> Answer:
         """restore: note it, and begin at once where a machine may."""
+        self.remind(slot, key)
+        return self.restore(slot)
+
+    def remind(self, slot: Slot, key: Key) -> None:
+        """Note what is to be there again, if it is wanted."""
         if slot.desired == "loaded":
             slot.note = key
-        return self.restore(slot)
 
     def restore(self, slot: Slot) -> Answer:
         """machines_quiet, bad_key: turn a note into a chain; one that can never be is forgotten."""
         if slot.note is None or self.open_chains(slot) or self.is_held_back(slot):
+            return REFUSED
+        if slot.state == "error" and slot.error and slot.error[0] == "engine.lost":
             return REFUSED
         key, slot.note = slot.note, None
         if slot.state != "offline" or slot.desired != "loaded" or key in slot.bad:
@@ -56,9 +62,15 @@ class Machines(Orders):
             sent, last = slot.breaker.sent - 1, slot.breaker.last
             slot.breaker = Breaker(sent, last, last) if sent else None
 
+    def note_ready(self, slot: Slot) -> None:
+        """From now on it is well, if it keeps its model."""
+        if slot.breaker:
+            slot.breaker = slot.breaker._replace(ready=self.now)
+
     def heal(self, slot: Slot) -> None:
         """It has kept its model for long enough."""
-        if slot.breaker and self.now - slot.breaker.last >= HEALED_MS:
+        ready = slot.breaker and slot.breaker.ready
+        if ready is not None and self.now - ready >= HEALED_MS:
             slot.breaker = None
 
     def idle_unload(self, name: str) -> Answer:

@@ -54,6 +54,8 @@ class Breaker(NamedTuple):
     sent: int
     last: int
     opens: int
+    ready: int | None = None
+    """Since when it has had its model, on this boot."""
 
 
 class Window(NamedTuple):
@@ -177,7 +179,7 @@ class Slot:
     @property
     def model(self) -> str:
         """By which an entry of the engine's list would be this slot's."""
-        return (self.held or self.wants).model
+        return (self.held or self.note or self.wants).model
 
     def listed(self, loaded: Collection[str]) -> str | None:
         """Its entry in a list: its model's, else that of what the engine was told last."""

@@ -68,6 +68,7 @@ class Scans(Settling):
             return
         by = self.incident("engine_lost")
         for slot in lost:
+            self.remind(slot, self.wish_of(slot))
             self.move(slot, "error", "engine_lost", by)
             slot.error, slot.held, slot.is_cleared = ("engine.lost", None), None, False
 
@@ -91,6 +92,7 @@ class Scans(Settling):
             (what, slot) for what, slot in reading.findings if self._still_stands(slot, reading)
         ]
         self._write_losses([slot for what, slot in still if what == "lost"], reading)
+        self._write_restarts([slot for what, slot in still if what == "restarted"], reading)
         for what, slot in still:
             if what == "listed":
                 self._take_over(slot, reading)
@@ -123,13 +125,23 @@ class Scans(Settling):
             self.lose(slot, "unloaded_elsewhere", by, restores=False)
             slot.desired, slot.note = "unloaded", None
 
+    def _write_restarts(self, slots: list[Slot], reading: Reading) -> None:
+        """Another process has it all the same: adopted if it answers, else loaded again."""
+        by = self.incident("engine_restarted") if slots else None
+        for slot in slots:
+            held = self.wish_of(slot)
+            serves = self.engine.serves(held.model)
+            self.lose(slot, "engine_restarted", by, restores=not serves)
+            if serves:
+                self.adopt(slot, Key(held.model, reading.loaded[held.model]), reading.process)
+
     def _take_over(self, slot: Slot, reading: Reading) -> bool:
         """What answers is adopted; never what may have arrived late, while that process lives."""
-        model = slot.wants.model
+        model = slot.model
         is_late = any(key.model == model and how == LATE for key, how in slot.bad.items())
         if model not in reading.loaded or not self.engine.serves(model):
             return False
-        if is_late and slot.process == reading.process:
+        if is_late and not self.is_of_another_process(slot, reading.process):
             return False
         self.adopt(slot, Key(model, reading.loaded[model]), reading.process)
         return True
@@ -139,7 +151,7 @@ class Scans(Settling):
         self.move(slot, "offline", "engine_returned")
         if not self._take_over(slot, reading):
             slot.held = slot.told = None
-            self.load_again(slot, slot.wants)
+            self.load_again(slot, slot.note or slot.wants)
 
     # -- who uses what ------------------------------------------------------------------------
 

@@ -144,5 +144,6 @@ class Settling(Bodies):
         self.release(job, attempt)
         if is_late:
             self.incident("late_arrival", job)
+        if slot.state not in DISPATCHABLE and slot.listed(engine.loaded) is None:
             slot.told = None
         self.mark_lost(job)

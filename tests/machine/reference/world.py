@@ -210,4 +210,4 @@ class Reference(Scans):
             slot.held = slot.told = slot.process = slot.mark = None
             slot.leases.clear()
             if slot.breaker:
-                slot.breaker = slot.breaker._replace(last=0, opens=0)
+                slot.breaker = slot.breaker._replace(last=0, opens=0, ready=None)

@@ -4,6 +4,7 @@ import pytest
 from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.tables import leases
+from tests.ledger import fail, free_lane
 from tests.rows import ask_load, make_model, make_slot, options, run_load, send_load
 
 pytestmark = pytest.mark.anyio
@@ -200,6 +201,23 @@ async def test_a_loaded_slot_is_unloaded_before_it_is_deleted(
         refused = await api.delete(f"/api/v1/slots/chat{query}")
         assert (refused.status_code, refused.json()["code"]) == (409, "slot.busy")
         assert "unload it first" in refused.json()["detail"]
+
+
+async def test_a_slot_in_error_whose_model_may_be_loaded_still_says_so_and_is_deleted_by_force(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    make_model(db)
+    make_slot(db, "chat", "tiny")
+    ask_load(db)
+    held = send_load(db)
+    fail(db, held)
+    free_lane(db, held)
+    (warning,) = (await api.get("/api/v1/slots/chat")).json()["warnings"]
+    assert "tiny may be loaded still" in warning
+    refused = await api.delete("/api/v1/slots/chat")
+    assert (refused.status_code, refused.json()["code"]) == (409, "slot.busy")
+    assert "unload slot chat first" in refused.json()["detail"]
+    assert (await api.delete("/api/v1/slots/chat?force=true")).status_code == 204
 
 
 async def test_requests_in_flight_are_those_of_the_present_generation(

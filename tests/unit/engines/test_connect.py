@@ -1,6 +1,8 @@
 """Which adapter serves which kind."""
 
+import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,12 @@ import pytest
 from hal0.engines.connect import KINDS, connect, read_key
 from hal0.engines.lemonade import LemonadeEngine
 from hal0.engines.llamacpp import LlamaCppEngine
-from hal0.errors import EngineUnauthorized, SettingsError
+from hal0.errors import EngineError, EngineUnauthorized, SettingsError
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -34,6 +41,35 @@ def test_the_key_is_the_line_in_the_file(tmp_path: Path) -> None:
 def test_a_key_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(EngineUnauthorized, match="missing"):
         connect("lemonade", "http://127.0.0.1:1", tmp_path / "missing")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_key_that_was_changed_is_sent_from_then_on(kind: str, tmp_path: Path) -> None:
+    """By an editor, or put in its place with the same size and times; no restart is needed."""
+    key_file, sent = tmp_path / "key", []
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        sent.append(request.partition(b"Bearer ")[2].partition(b"\r\n")[0])
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}")
+        writer.close()
+
+    key_file.write_text("k1\n")
+    async with await asyncio.start_server(talk, "127.0.0.1") as server:
+        engine = connect(kind, f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", key_file)
+        for key in ("k1", "k2", "another"):
+            key_file.write_text(key)
+            os.utime(key_file, ns=(0, 0))
+            with suppress(EngineError):
+                await engine.resolve("ga")
+            assert sent[-1] == key.encode()
+        key_file.unlink()
+        asked = len(sent)
+        with pytest.raises(EngineUnauthorized, match="cannot be read"):
+            await engine.resolve("ga")
+        assert len(sent) == asked, "nothing goes out without it"
+        await engine.close()
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,7 @@ async def test_a_full_entry_is_read(key: str) -> None:
         "last_use": 12,
         "is_busy": False,
         "recipe_options": {"ctx_size": 512},
+        "type": "llm",
     }
     async with answering({key: [entry], "max_models": {"llm": 2}}) as (engine, _):
         health = await engine.health()
@@ -173,7 +174,7 @@ async def test_a_full_entry_is_read(key: str) -> None:
     assert health.process is None  # another machine's
     assert health.models == (
         LoadedModel(
-            "ga", "/m/ga.gguf", "http://127.0.0.1:8001/v1", 7, "12", False, {"ctx_size": 512}
+            "ga", "/m/ga.gguf", "http://127.0.0.1:8001/v1", 7, "12", False, {"ctx_size": 512}, "llm"
         ),
     )
 
@@ -202,7 +203,25 @@ async def test_only_a_bool_says_whether_a_model_is_busy(value: object) -> None:
 )
 async def test_no_limit_and_nonsense_are_no_limit(limits: object) -> None:
     async with answering({"loaded": [], "max_models": limits}) as (engine, _):
-        assert (await engine.health()).max_models is None
+        health = await engine.health()
+    assert health.max_models is None
+    assert not health.is_full_of("llm")
+
+
+async def test_each_type_is_counted_against_a_limit_of_its_own() -> None:
+    loaded = [
+        {"model_name": "ga", "type": "embedding"},
+        {"model_name": "gb", "type": "transcription"},
+        {"model_name": "gc", "type": None},
+    ]
+    limits = {"llm": 2, "embedding": 1, "transcription": -1, "image": 1}
+    async with answering({"all_models_loaded": loaded, "max_models": limits}) as (engine, _):
+        health = await engine.health()
+    full = {kind: health.is_full_of(kind) for kind in (*limits, "tts")}
+    assert [kind for kind, is_full in full.items() if is_full] == ["embedding"]
+    more = [*loaded, {"model_name": "gd", "type": "llm"}]
+    async with answering({"all_models_loaded": more, "max_models": limits}) as (engine, _):
+        assert (await engine.health()).is_full_of(), "what has no type is a language model"
 
 
 async def test_resolve_gives_public_name_and_main_file() -> None:

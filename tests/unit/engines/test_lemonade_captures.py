@@ -67,6 +67,7 @@ async def test_every_health_is_known_in_full(number: str) -> None:
             last_use=str(entry["last_use"]),
             busy=entry["is_busy"],
             options=entry["recipe_options"],
+            type=entry["type"],
         )
         for entry in body["all_models_loaded"]
     )

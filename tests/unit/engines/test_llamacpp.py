@@ -18,7 +18,7 @@ from hal0.engines.llamacpp_answers import (
     is_busy_by,
     is_busy_by_slots,
     last_use_of,
-    limit_of_models,
+    limits_of,
     listed_of,
 )
 from hal0.errors import EngineBadAnswer, EngineRefused, EngineUnauthorized
@@ -135,7 +135,7 @@ async def test_what_is_loaded_is_told_with_its_file_and_its_use() -> None:
         health = await engine.health()
     assert health.models == (
         LoadedModel("ga", "/m/ga.gguf", last_use="4711/25/24/2/3", busy=False),
-        LoadedModel("gd", None, last_use="asleep", busy=False),
+        LoadedModel("gd", None, last_use="asleep", busy=False, is_asleep=True),
     )
     assert (health.max_models, health.process) == (None, None)  # another machine's
 
@@ -196,8 +196,8 @@ def test_slots_that_are_none_say_nothing(body: object) -> None:
 
 @pytest.mark.parametrize("limit", [0, -1, None, "4", True, 2.0])
 def test_no_limit_and_nonsense_are_no_limit(limit: object) -> None:
-    assert limit_of_models({"max_instances": limit}) is None
-    assert limit_of_models({"max_instances": 4}) == 4
+    assert limits_of({"max_instances": limit}) == {}
+    assert limits_of({"max_instances": 4}) == {"llm": 4}
 
 
 async def test_a_name_may_be_an_alias_but_another_s_own_name_goes_before() -> None:

@@ -7,14 +7,31 @@ from sqlalchemy import update
 
 from hal0.clock import utc_now
 from hal0.db import Database
-from hal0.jobs.ledger.breaker import Breaker, breakers_of, count_sent, forget
+from hal0.jobs.ledger.breaker import (
+    PARKED_AFTER,
+    Breaker,
+    breakers_of,
+    count_sent,
+    forget,
+    note_ready,
+)
 from hal0.jobs.restore import load_again, restore_due, restore_of
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, SlotState
 from hal0.tables import breakers, slots
+from tests.fakes.lemond import Lemond
 from tests.ledger import fail, history, make_slots, unfinished
 from tests.machine.clock import Clock
-from tests.rows import ask_load, ask_unload, claim_next, run_load, send_load, slot_now
+from tests.rows import (
+    arrive,
+    ask_load,
+    ask_unload,
+    claim_next,
+    run_load,
+    send_load,
+    slot_now,
+)
+from tests.worker import Worker, equip, loads
 
 
 @pytest.fixture
@@ -36,6 +53,24 @@ def _lose(db: Database, slot: str = "chat") -> None:
         move(tx, was, SlotState.OFFLINE, Cause.ENGINE_RESTARTED, Act("reconcile"))
         tx.execute(update(slots).where(slots.c.id == was.id).values(model_id=None))
         load_again(tx, was, Cause.ENGINE_RESTARTED, None)
+
+
+def _is_healed(db: Database) -> bool:
+    breaker = _breaker(db)
+    assert breaker is not None
+    return breaker.is_healed
+
+
+def _sent(db: Database) -> int:
+    breaker = _breaker(db)
+    return 0 if breaker is None else breaker.sent
+
+
+def _heal(db: Database) -> None:
+    """Do what a scan does that finds the model in the engine."""
+    if _is_healed(db):
+        with db.soft() as tx:
+            forget(tx, slot_now(db).id)
 
 
 def _restore(db: Database, slot: str = "chat") -> int:
@@ -155,15 +190,76 @@ def test_five_minutes_with_the_model_heal_it(db: Database, clock: Clock) -> None
     _ready(db, "chat")
     _lose_and_restore(db, clock)
     clock.tick(299_999)
-    breaker = _breaker(db)
-    assert breaker is not None
-    assert not breaker.is_healed
+    assert not _is_healed(db)
     clock.tick(1)
-    breaker = _breaker(db)
-    assert breaker is not None
-    assert breaker.is_healed
+    assert _is_healed(db)
     with db.soft() as tx:
         forget(tx, slot_now(db).id)
+    assert _breaker(db) is None
+
+
+def test_the_time_that_a_load_takes_heals_nothing(db: Database, clock: Clock) -> None:
+    """A model that takes five minutes to load, and is lost at once, is parked like any other."""
+    _ready(db, "chat")
+    for sent in range(1, PARKED_AFTER + 1):
+        _lose(db)
+        while not (unfinished(db) or _restore(db)):
+            clock.tick(1000)
+        held = send_load(db)
+        clock.tick(301_000)
+        arrive(db, held)
+        _heal(db)
+        clock.tick(1000)
+        assert _sent(db) == sent
+    _lose(db)
+    clock.tick(86_400_000)
+    assert _restore(db) == 0, "parked"
+
+
+def test_time_without_the_model_heals_nothing(db: Database, clock: Clock) -> None:
+    """It is sent, ready for a moment, lost, and adopted long after: five minutes from then."""
+    _ready(db, "chat")
+    _lose_and_restore(db, clock)
+    clock.tick(299_000)
+    _lose(db)
+    with db.write() as tx:
+        note_ready(tx, slot_now(db).id)  # as whoever takes over what the engine has
+    clock.tick(299_999)
+    assert not _is_healed(db)
+    clock.tick(1)
+    assert _is_healed(db)
+
+
+def test_a_load_that_is_under_way_is_not_healed_by_the_one_before(
+    db: Database, clock: Clock
+) -> None:
+    _ready(db, "chat")
+    _lose_and_restore(db, clock)
+    clock.tick(299_999)
+    _lose(db)
+    assert unfinished(db)
+    send_load(db)
+    clock.tick(300_000)
+    assert not _is_healed(db)
+
+
+def test_only_time_on_this_boot_heals(db: Database, clock: Clock) -> None:
+    _ready(db, "chat")
+    _lose_and_restore(db, clock)
+    with db.write() as tx:
+        tx.execute(update(breakers).values(ready_boot="another boot", ready_ms=0))
+    clock.tick(86_400_000)
+    assert not _is_healed(db)
+    with db.write() as tx:
+        note_ready(tx, slot_now(db).id)
+    clock.tick(300_000)
+    assert _is_healed(db)
+
+
+def test_a_slot_without_automatic_loads_gets_no_breaker_by_being_ready(db: Database) -> None:
+    _ready(db, "chat")
+    with db.write() as tx:
+        note_ready(tx, slot_now(db).id)
     assert _breaker(db) is None
 
 
@@ -240,3 +336,20 @@ def test_a_model_that_another_slot_has_taken_meanwhile_is_not_loaded_beside_it(
     clock.tick(60_000)
     assert _restore(db) == 0
     assert unfinished(db) == []
+
+
+def test_a_worker_notes_when_the_slot_has_its_model(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    equip(db, "chat")
+    ask_load(db)
+    worker.work()
+    lemond.drop("m-chat")
+    _lose(db)
+    worker.work()
+    assert slot_now(db).state is SlotState.IDLE
+    assert loads(lemond) == ["m-chat", "m-chat"]
+    breaker = _breaker(db)
+    assert breaker is not None
+    assert breaker.ready_ms is not None
+    assert breaker.ready_ms >= breaker.sent_ms

@@ -12,12 +12,13 @@ from hal0.db import Database
 from hal0.errors import ClaimLost, EngineRefused
 from hal0.jobs.ledger import claims
 from hal0.jobs.ledger.claims import is_work_waiting
-from hal0.jobs.ledger.intake import Wish, request_check
+from hal0.jobs.ledger.intake import Wish, machine_load, request_check
 from hal0.jobs.ledger.lane import clear_unload_mark, mark_load_sent
 from hal0.jobs.ledger.rows import Claim
-from hal0.states import Cause, JobKind, JobState, Outcome, SlotState
-from hal0.tables import jobs
+from hal0.states import Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
+from hal0.tables import jobs, slots
 from tests.ledger import (
+    RESTORE,
     SENDING,
     add_far_engine,
     begin_validate,
@@ -313,3 +314,27 @@ def test_looking_and_claiming_agree(db: Database, heavy: bool) -> None:
         if held is None and not (held := try_claim(db)):
             break
         end(db, held)
+
+
+def test_what_is_restored_is_loaded_in_the_order_in_which_it_was_asked_for(db: Database) -> None:
+    """D14: with room for one, the most important slot must not come too late for it."""
+    make_slots(db, "first", "second", "asked")
+    with db.write() as tx:
+        tx.execute(update(slots).values(desired=Desired.LOADED))
+    for name in ("first", "second"):
+        slot = slot_now(db, name)
+        wish = Wish(JobKind.LOAD, slot.wanted_model_id, slot.options)
+        with db.write() as tx:
+            assert machine_load(tx, slot, wish, RESTORE) is not None
+    validating = [claim_next(db) for _ in range(2)]  # the pulls of both
+    for held in validating:
+        end(db, held, Outcome.SKIPPED)
+    slow, quick = claim_next(db), claim_next(db)
+    end(db, quick)
+    end(db, claim_next(db))  # its unload
+    assert try_claim(db) is None, "its load waits, for the first one's is not sent"
+    ask_load(db, "asked")
+    for _ in range(3):
+        end(db, claim_next(db))
+    assert claim_next(db).chain.origin is Origin.OPERATOR, "an operator waits for no machine"
+    end(db, slow)

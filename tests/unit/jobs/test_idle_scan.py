@@ -10,6 +10,7 @@ from sqlalchemy import Engine, delete, event, insert, update
 from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.engines.base import EngineHealth, LoadedModel
+from hal0.jobs.ledger.breaker import PARKED_AFTER, count_sent
 from hal0.jobs.reading import Reading
 from hal0.jobs.scan import act_upon
 from hal0.registry.roster import engine_named
@@ -176,6 +177,13 @@ def test_after_an_hour_without_a_worker_windows_begin_anew(scanner: Scanner) -> 
     assert scanner.state() is SlotState.IDLE
 
 
+def test_scans_that_are_due_more_often_than_workers_tick_leave_no_gap(scanner: Scanner) -> None:
+    scanner.ctx.settings = scanner.ctx.settings.model_copy(update={"scan_s": 0.1})
+    scanner.load("chat", idle_after_s=10)
+    scanner.scan_for(12, every_s=1)
+    assert scanner.state() is SlotState.IDLE
+
+
 def test_windows_of_another_boot_begin_anew(scanner: Scanner) -> None:
     scanner.load("chat")
     scanner.scan_for(330)
@@ -206,6 +214,37 @@ def test_an_engine_that_begins_to_count_anew_begins_a_window(scanner: Scanner) -
     scanner.says("chat", last_use="3")
     scanner.scan_for(270)
     assert scanner.state() is SlotState.READY
+
+
+def test_to_fall_asleep_is_no_use_and_to_be_woken_is_one(
+    scanner: Scanner, settings: Settings
+) -> None:
+    """llama.cpp does not tell the counters of a model that sleeps, to any worker."""
+    scanner.load("chat", unload_after_s=0)
+    scanner.scan_for(330)
+    assert scanner.state() is SlotState.IDLE
+    awake = scanner.models["chat"]
+    scanner.says("chat", last_use="asleep", is_asleep=True)
+    scanner.scan_for(30)
+    successor = Worker(scanner.db, settings)
+    scanner.ctx, first = successor.ctx, scanner.ctx
+    scanner.scan_for(30)
+    scanner.ctx = first
+    scanner.models["chat"] = awake
+    scanner.scan_for(30)
+    successor.close()
+    assert history(scanner.db)[-1] == "ready>idle demoted"
+    scanner.says("chat", last_use="101")
+    scanner.scan_for(30)
+    assert history(scanner.db)[-1] == "idle>ready used_elsewhere"
+
+
+def test_what_sleeps_at_first_sight_is_unused_from_then_on(scanner: Scanner) -> None:
+    scanner.load("chat")
+    scanner.says("chat", last_use="asleep", is_asleep=True)
+    scanner.scan()
+    scanner.scan_for(300)
+    assert scanner.state() is SlotState.IDLE
 
 
 @pytest.mark.parametrize("unknown", [{"last_use": None}, {"busy": None}])
@@ -283,6 +322,12 @@ def test_a_look_that_finds_nothing_new_writes_nothing_of_slots(scanner: Scanner)
     """One row of the engine is written, however many slots it has."""
     scanner.load("one", "two", "busy")
     scanner.says("busy", busy=True)
+    (parked,) = make_slots(scanner.db, "parked")
+    wish = {"model_id": parked.wanted_model_id}
+    with scanner.db.write() as tx:
+        tx.execute(update(slots).where(slots.c.id == parked.id).values(restore=wish))
+        for _ in range(PARKED_AFTER):
+            count_sent(tx, parked.id)
     scanner.scan_for(60)
     statements: list[str] = []
 

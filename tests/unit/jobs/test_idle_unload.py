@@ -6,13 +6,13 @@ from sqlalchemy import insert, update
 from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.jobs.ledger.intake import machine_unload
-from hal0.jobs.scan import scan_if_due
+from hal0.jobs.outlook import leftover
 from hal0.states import JobKind, SlotState
 from hal0.tables import leases, periodic, slots
 from tests.fakes.lemond import Lemond
 from tests.ledger import IDLE, eventually, history, job, outcomes
 from tests.rows import ask_load, ask_unload, slot_now
-from tests.worker import Worker, equip, unloads
+from tests.worker import Worker, equip, loads, unloads
 
 CHAT = {"model": "m-chat", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -23,7 +23,7 @@ def loaded(db: Database, lemond: Lemond, worker: Worker) -> Worker:
     equip(db, "chat")
     ask_load(db)
     worker.work()
-    scan_if_due(worker.ctx)
+    worker.look_round()
     return worker
 
 
@@ -32,6 +32,13 @@ def _ask(db: Database) -> tuple[int, ...]:
         accepted = machine_unload(tx, slot_now(db), IDLE)
     assert accepted is not None
     return accepted.job_ids
+
+
+def _look(db: Database, worker: Worker) -> None:
+    """Scan now."""
+    with db.write() as tx:
+        tx.execute(periodic.delete())
+    worker.look_round()
 
 
 def test_what_nobody_uses_is_unloaded_and_stays_so(
@@ -131,17 +138,52 @@ def test_what_should_not_be_there_is_unloaded_once_by_a_machine(
     loaded.work()
     assert slot_now(db).state is SlotState.ERROR
 
-    def look() -> None:
-        with db.write() as tx:
-            tx.execute(periodic.delete())
-        scan_if_due(loaded.ctx)
-
-    look()
+    _look(db, loaded)
     (again,) = [held.job for held in loaded.work()]
     assert (again.kind, job(db, again.id).state) == (JobKind.UNLOAD, "failed")
-    look()
+    _look(db, loaded)
     assert loaded.work() == [], "no machine tries for ever"
     lemond.script(models={"m-chat": None})
     ask_unload(db)
     loaded.work()
     assert slot_now(db).state is SlotState.OFFLINE
+
+
+def test_a_refused_idle_unload_is_tried_once_more_and_told_until_an_operator_loads(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    """The model is there all the while: the operator's load takes it over, and sends nothing."""
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    _ask(db)
+    loaded.work()
+    slot = slot_now(db)
+    assert (slot.state, slot.engine_model) == (SlotState.ERROR, "m-chat")
+    assert leftover(slot) == (
+        "m-chat may be loaded still; `hal0 slot load chat` takes it over, "
+        "`hal0 slot unload chat` unloads it"
+    )
+    for _ in range(3):
+        _look(db, loaded)
+        loaded.work()
+    assert unloads(lemond) == ["m-chat", "m-chat"], "once by the scan's job, once as a leftover"
+    assert lemond.state()["loaded"] == ["m-chat"]
+    ask_load(db)
+    loaded.work()
+    slot = slot_now(db)
+    assert (slot.state, slot.error, leftover(slot)) == (SlotState.READY, None, None)
+    assert history(db)[-1] == "warming>ready adopted"
+    assert loads(lemond) == ["m-chat"], "the first one"
+
+
+def test_what_a_machine_unloads_at_its_second_try_is_offline(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    _ask(db)
+    loaded.work()
+    lemond.script(models={"m-chat": None})
+    _look(db, loaded)
+    loaded.work()
+    slot = slot_now(db)
+    assert (slot.state, slot.desired, leftover(slot)) == (SlotState.OFFLINE, "unloaded", None)
+    assert lemond.state()["loaded"] == []

@@ -161,6 +161,21 @@ def test_a_machines_load_never_evicts(db: Database, lemond: Lemond, worker: Work
     assert lemond.state()["loaded"] == ["m-one"]
 
 
+def test_a_model_of_another_type_takes_no_place_of_a_machines_load(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """Lemonade counts each type against a limit of its own."""
+    lemond.script(max_loaded_models=1, models={"m-other": {"type": "embedding"}})
+    equip(db, "chat", "other", desired="loaded")
+    lemond.post("/v1/load", {"model_name": "m-other"}).raise_for_status()
+    slot = slot_now(db)
+    with db.write() as tx:
+        machine_load(tx, slot, Wish(JobKind.LOAD, slot.wanted_model_id, slot.options), RESTORE)
+    worker.work()
+    assert slot_now(db).state is SlotState.IDLE
+    assert lemond.state()["loaded"] == ["m-other", "m-chat"]
+
+
 def test_a_machines_load_that_an_operator_took_over_may_evict(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:

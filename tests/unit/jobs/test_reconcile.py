@@ -9,8 +9,8 @@ from hal0.db import Database
 from hal0.engines.base import EngineHealth, LoadedModel
 from hal0.jobs.incidents import Culprit
 from hal0.jobs.ledger.lane import Lane, lane_of
+from hal0.jobs.losses import mark_lost
 from hal0.jobs.reading import Reading
-from hal0.jobs.reconcile import mark_lost
 from hal0.registry.roster import engine_named
 from hal0.slots.queries import slots_of_engine
 from hal0.slots.transitions import Act, move

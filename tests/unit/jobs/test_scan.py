@@ -1,6 +1,7 @@
 """A scan against a real server: what is adopted, lost, brought back; what is left alone."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import select, update
@@ -8,13 +9,15 @@ from sqlalchemy import select, update
 from hal0.db import Database
 from hal0.engines.options import as_held
 from hal0.jobs.boot import first_act
+from hal0.jobs.losses import lose_engine
 from hal0.jobs.restore import restore_of
 from hal0.jobs.scan import scan
+from hal0.registry.catalog import model_named
 from hal0.states import Desired, SlotState
 from hal0.tables import boots, engines, incidents, periodic, slots
 from tests.fakes.lemond import Lemond
-from tests.ledger import eventually, history, unfinished
-from tests.rows import ask_load, ask_unload, options, slot_now
+from tests.ledger import eventually, history, the_lanes, unfinished
+from tests.rows import ask_load, ask_unload, make_model, options, slot_now
 from tests.worker import Worker, equip, loads, the_lemond, unloads
 
 MakeWorker = Callable[..., Worker]
@@ -104,6 +107,20 @@ def test_a_model_whose_backend_does_not_answer_is_not_adopted(
     assert slot_now(db).state is SlotState.OFFLINE
 
 
+def test_backends_are_asked_all_at_once(db: Database, lemond: Lemond, worker: Worker) -> None:
+    """One after the other, those that hang would hold up the whole look."""
+    names = ["one", "two", "three"]
+    equip(db, *names)
+    for name in names:
+        _load_there(lemond, f"m-{name}")
+    lemond.script(models={f"m-{name}": {"backend": "hang"} for name in names})
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look, db, worker)
+        eventually(lambda: len(lemond.state()["probed"]) == 3)
+        lemond.script(models={f"m-{name}": None for name in names})
+        assert looking.result() == 3
+
+
 def test_another_file_of_the_same_name_is_a_stranger_and_never_touched(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
@@ -144,7 +161,9 @@ def test_a_load_that_timed_out_is_not_adopted_by_a_machine_but_by_an_operators_l
     ask_unload(db)
     eventually(lambda: worker.work() or slot_now(db).state is SlotState.OFFLINE)
     _load_there(lemond, "m-chat")
+    probed = lemond.state()["probed"]
     assert look(db, worker) == 0
+    assert lemond.state()["probed"] == probed, "nobody waits for what is not adopted"
     sent = len(loads(lemond))
     ask_load(db)
     worker.work()
@@ -237,6 +256,87 @@ def test_an_engine_that_does_not_say_what_it_has_changes_nothing(
     assert slot_now(db).state is SlotState.READY
 
 
+def test_a_person_s_unload_after_a_restart_nobody_saw_is_not_undone(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """The engine had the model again before anyone looked: another process is another story."""
+    _loaded(db, worker, "chat")
+    lemond.kill()
+    lemond.start()
+    _load_there(lemond, "m-chat")
+    assert look(db, worker) == 1
+    assert history(db)[-4:] == ["ready>offline engine_restarted", *ADOPTED]
+    assert _incidents(db) == ["engine_restarted"]
+    lemond.post("/v1/unload", {"model_name": "m-chat"}).raise_for_status()
+    look(db, worker)
+    assert history(db)[-1] == "ready>offline unloaded_elsewhere"
+    assert unfinished(db) == []
+
+
+def test_what_another_process_lists_and_does_not_serve_is_loaded_again(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat")
+    lemond.kill()
+    lemond.start()
+    _load_there(lemond, "m-chat")
+    lemond.script(models={"m-chat": {"backend": "refuse"}})
+    assert look(db, worker) == 1
+    assert history(db)[-1] == "ready>offline engine_restarted"
+    assert len(unfinished(db)) == 4
+
+
+def _fail_to_unload(db: Database, lemond: Lemond, worker: Worker) -> None:
+    """Leave a slot in error whose model the engine still has."""
+    _loaded(db, worker, "chat")
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    ask_unload(db)
+    worker.work()
+    lemond.script(models={"m-chat": None})
+    assert slot_now(db).state is SlotState.ERROR
+
+
+@pytest.mark.parametrize(
+    "entry", [{"is_busy": True}, {"is_busy": None}, {"checkpoint": "/elsewhere/m-chat.gguf"}]
+)
+def test_what_a_slot_in_error_left_is_not_unloaded_while_it_is_used_or_may_be_another_s(
+    db: Database, lemond: Lemond, worker: Worker, entry: dict[str, object]
+) -> None:
+    _fail_to_unload(db, lemond, worker)
+    lemond.script(models={"m-chat": {"entry": entry}})
+    look(db, worker)
+    assert unfinished(db) == []
+
+
+def test_what_another_process_has_is_not_what_a_slot_in_error_left(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _fail_to_unload(db, lemond, worker)
+    lemond.kill()
+    lemond.start()
+    _load_there(lemond, "m-chat")
+    look(db, worker)
+    assert unfinished(db) == []
+
+
+def test_what_a_person_loads_after_a_load_that_timed_out_is_not_unloaded(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    """Its late answer was an error, and the engine has it no more: then it is another's."""
+    worker = make_worker(load_timeout_s=0.5)
+    equip(db, "chat")
+    lemond.script(models={"m-chat": {"load": "hang"}})
+    ask_load(db)
+    worker.work()
+    lemond.script(models={"m-chat": {"load": "ok", "load_fail": "no", "load_evicts": False}})
+    eventually(lambda: not the_lanes(db))
+    lemond.script(models={"m-chat": None})
+    _load_there(lemond, "m-chat")
+    look(db, worker)
+    assert unfinished(db) == []
+    assert unloads(lemond) == []
+
+
 # -- an engine that is away ------------------------------------------------------------------------
 
 
@@ -259,6 +359,68 @@ def test_an_engine_that_stays_away_costs_its_slots_and_gives_them_back_when_it_r
     assert history(db)[-1] == "error>offline engine_returned"
     worker.work()
     assert slot_now(db).state is SlotState.IDLE
+
+
+def test_what_was_held_comes_back_not_what_was_asked_for_in_vain(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """B15: a bad new model never got as far as the engine; the old one served on."""
+    _loaded(db, worker, "chat")
+    held = slot_now(db).model_id
+    make_model(db, "bad", db.path.parent / "models" / "bad.gguf")
+    (db.path.parent / "models" / "bad.gguf").write_bytes(b"no model")
+    with db.read() as tx:
+        bad = model_named(tx, "bad")
+    ask_load(db, model_id=bad.id)
+    worker.work()
+    assert slot_now(db).state is SlotState.READY
+    lemond.kill()
+    eventually(lambda: look(db, worker) == 1)
+    lemond.start()
+    look(db, worker)
+    worker.work()
+    assert (slot_now(db).state, slot_now(db).model_id) == (SlotState.IDLE, held)
+
+
+def test_an_answer_of_any_kind_ends_an_absence(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    worker = make_worker(engine_grace_s=3600)
+    _loaded(db, worker, "chat")
+    lemond.kill()
+    look(db, worker)
+    assert the_lemond(db).away_ms is not None
+    lemond.start()
+    lemond.script(health="refuse")
+    look(db, worker)
+    assert the_lemond(db).away_ms is None
+
+
+def test_an_absence_that_nobody_looked_at_for_long_begins_anew(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """The workers were away: nobody knows who was there meanwhile."""
+    _loaded(db, worker, "chat")
+    lemond.kill()
+    look(db, worker)
+    an_hour = 3_600_000
+    with db.write() as tx:
+        tx.execute(
+            update(engines).values(
+                unreachable_ms=engines.c.unreachable_ms - an_hour,
+                unreachable_seen_ms=engines.c.unreachable_seen_ms - an_hour,
+            )
+        )
+    assert look(db, worker) == 0
+    assert slot_now(db).state is SlotState.READY
+
+
+def test_an_engine_that_came_back_while_this_waited_for_the_database_is_not_lost(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    _loaded(db, worker, "chat")
+    with db.write() as tx:
+        assert lose_engine(tx, the_lemond(db).id, grace_ms=0) == 0
 
 
 def test_an_engine_that_hung_and_goes_on_has_its_models_adopted(

@@ -11,7 +11,6 @@ from hal0.jobs import settle
 from hal0.jobs.ledger.lane import release
 from hal0.jobs.ledger.orders import retry
 from hal0.jobs.owners import note_end
-from hal0.jobs.scan import scan_if_due
 from hal0.states import JobKind, SlotState
 from hal0.tables import engine_lane, slots
 from tests.fakes.lemond import Lemond
@@ -246,7 +245,7 @@ def test_what_a_failed_load_cost_is_not_taken_for_an_operators_act(
     assert job(db, held.job.id).state == "failed"
     lemond.script(health="ok")
     settle.settle_all(worker.ctx)
-    scan_if_due(worker.ctx)
+    worker.look_round()
     assert slot_now(db, "good").desired == "loaded"
 
 

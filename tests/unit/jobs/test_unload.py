@@ -85,22 +85,17 @@ def test_an_error_that_never_reached_the_engine_is_cleared_without_asking(
 def test_an_error_that_reached_the_engine_is_confirmed_by_it(
     db: Database, lemond: Lemond, worker: Worker, is_there: bool
 ) -> None:
-    """D6: unload_confirmed, also when the engine answers 404.
-
-    Its list could not be read when the load failed, so nobody knows what it has.
-    """
+    """D6: unload_confirmed, also when the engine answers 404."""
     equip(db, "chat")
-    lemond.script(models={"m-chat": {"load_fail": "no", "load_delay_s": 0.5}})
     ask_load(db)
-    with worker.running(worker.work_up_to(JobKind.LOAD)):
-        eventually(lambda: lemond.state()["loading"])
-        lemond.script(health="refuse")
+    worker.work()
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    ask_unload(db)
+    worker.work()
     assert slot_now(db).state is SlotState.ERROR
-    lemond.script(health="ok")
-    settle.settle_all(worker.ctx)
-    if is_there:
-        lemond.script(models={"m-chat": {"load_fail": None}})
-        lemond.post("/v1/load", {"model_name": "m-chat"})
+    lemond.script(models={"m-chat": None})
+    if not is_there:
+        lemond.drop("m-chat")
     accepted = ask_unload(db)
     worker.work()
     assert history(db)[-1] == "error>offline unload_confirmed"

@@ -7,13 +7,13 @@ that its late answer is still read (ADR-0007).
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Final, TypeVar
 
 from hal0.clock import monotonic_ms
 from hal0.engines.base import Engine
 from hal0.engines.connect import connect
-from hal0.errors import EngineTimeout
+from hal0.errors import EngineError, EngineTimeout
 from hal0.registry.roster import EngineRow
 
 T = TypeVar("T")
@@ -59,6 +59,26 @@ class EngineRoom:
             concurrent.futures.wait([future], min(SLICE_S, left_s))
         return future.result()
 
+    def ask_all(
+        self, row: EngineRow, calls: Sequence[Call[T]], timeout_s: float
+    ) -> list[T | EngineError]:
+        """Make calls at once and wait for all; what failed, or was too slow, is its error.
+
+        Raises Stopping when the process must exit.
+        """
+        futures = [self.begin(row, call) for call in calls]
+        until_ms = monotonic_ms() + int(timeout_s * 1000)
+        while not all(future.done() for future in futures):
+            left_s = (until_ms - monotonic_ms()) / 1000
+            if left_s <= 0 or self._stopping.is_set():
+                break
+            concurrent.futures.wait(futures, min(SLICE_S, left_s))
+        for future in futures:
+            future.cancel()
+        if self._stopping.is_set():
+            raise Stopping
+        return list(map(_outcome, futures))
+
     async def _call(self, row: EngineRow, call: Call[T]) -> T:
         key = (row.kind, row.url, row.key_file)
         client = self._clients.get(key)
@@ -87,3 +107,13 @@ class EngineRoom:
     def _run_to_end(self, work: Coroutine[Any, Any, None]) -> None:
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         concurrent.futures.wait([future], 5)
+
+
+def _outcome(future: "concurrent.futures.Future[T]") -> T | EngineError:
+    """Return what came of a call that is over or was given up; what is no engine's is raised."""
+    try:
+        return future.result()
+    except concurrent.futures.CancelledError:
+        return EngineTimeout("the engine did not answer in time")
+    except EngineError as error:
+        return error

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, update
 
+from hal0.engines.base import LLM
 from hal0.errors import EngineLost
 from hal0.jobs import incidents
 from hal0.jobs.incidents import Culprit, counted
@@ -133,13 +134,11 @@ def act_of(
 
 
 def _made_room(survey: Survey) -> bool:
-    """Whether the engine is full, and of what no slot of hal0 is known to hold."""
+    """Whether the engine is full, also of what no slot of hal0 is known to hold."""
     health = survey.reading.health
-    newcomers = len(survey.strangers) + sum(
-        pair.is_listed and not pair.slot.is_dispatchable for pair in survey.pairs
-    )
-    is_full = health.max_models is not None and len(health.models or ()) >= health.max_models
-    return is_full and newcomers > 0
+    held = {id(pair.entry) for pair in survey.pairs if pair.slot.is_dispatchable}
+    newcomers = [model for model in health.models or () if id(model) not in held]
+    return health.is_full_of(LLM) and any((model.type or LLM) == LLM for model in newcomers)
 
 
 def _write_unloads(tx: Connection, reading: Reading, gone: Sequence[Slot]) -> None:

@@ -7,8 +7,8 @@
 When that is due is decided in `jobs.rounds`.
 """
 
-import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from sqlalchemy import Connection, select
 
@@ -126,19 +126,11 @@ def _adoptable(tx: Connection, reading: Reading, steps: Sequence[Step]) -> list[
 
 
 def _serving(ctx: Context, engine: EngineRow, listed: Sequence[LoadedModel]) -> list[LoadedModel]:
-    """Return the entries whose backends answer; they are asked all at once."""
-
-    async def ask(adapter: Engine) -> list[bool]:
-        return await asyncio.gather(*(_answers(adapter, entry) for entry in listed))
-
-    if not listed:
-        return []
-    answers = ctx.engines.ask(engine, ask, 2 * QUICK_S)
-    return [entry for entry, answers_us in zip(listed, answers, strict=True) if answers_us]
+    """Return those entries whose backends answer; all are asked at once."""
+    calls = [partial(_ask, entry) for entry in listed]
+    said = ctx.engines.ask_all(engine, calls, 2 * QUICK_S)
+    return [entry for entry, answer in zip(listed, said, strict=True) if answer is True]
 
 
-async def _answers(adapter: Engine, entry: LoadedModel) -> bool:
-    try:
-        return await adapter.answers(entry)
-    except EngineError:
-        return False
+async def _ask(entry: LoadedModel, adapter: Engine) -> bool:
+    return await adapter.answers(entry)

@@ -260,6 +260,7 @@ class SteppedRoom(EngineRoom):
 
     def __init__(self, engine: ScriptedEngine) -> None:
         self._client = _Client(engine)
+        self._stopping = threading.Event()
 
     def ask(self, row: EngineRow, call: EngineCall[T], timeout_s: float) -> T:
         """Make a call."""

@@ -8,6 +8,7 @@ from tests.machine.reference.rows import DISPATCHABLE, File, Incident, Job, Key,
 
 ABSENCES = ("engine.lost", "engine.unreachable")
 """Nothing was wrong with the model."""
+FAR_APART_MS = 120_000
 
 
 class Losses(Machines):
@@ -18,6 +19,7 @@ class Losses(Machines):
         self.engine = Engine(max_models)
         self.away_since: int | None = None
         """Since when nobody was there, each time that somebody looked."""
+        self.away_seen = 0
         self.files: dict[str, File] = {}
         self.bodies: dict[tuple[int, int], Body] = {}
         """By job and attempt: those that have not ended."""
@@ -31,9 +33,15 @@ class Losses(Machines):
         """Ask the engine for its list; tell whether it is there."""
         if self.engine.is_up:
             self.away_since = None
-        elif self.away_since is None:
-            self.away_since = self.now
+        else:
+            self.note_absence()
         return self.engine.is_up
+
+    def note_absence(self) -> None:
+        """Nobody is there; who was, between looks that lie far apart, nobody knows."""
+        if self.away_since is None or self.now - self.away_seen > FAR_APART_MS:
+            self.away_since = self.now
+        self.away_seen = self.now
 
     def is_lost(self, slot: Slot, loaded: Iterable[str]) -> bool:
         """Whether a slot would serve what is not there; a job of its own finds that out itself."""

@@ -60,8 +60,8 @@ class Scans(Settling):
         """engine_lost: a slow health is no death; one that is away for too long costs its slots."""
         if how == "slow" and self.engine.is_up:
             self.away_since = None
-        elif self.away_since is None:
-            self.away_since = self.now
+        else:
+            self.note_absence()
         is_gone = self.away_since is not None and self.now - self.away_since >= GRACE_MS
         lost = [s for s in self.slots if s.state in DISPATCHABLE and not self.open_chains(s)]
         if not is_gone or self.lane or not lost:

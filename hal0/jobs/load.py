@@ -41,14 +41,15 @@ from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, defer
 from hal0.jobs.give_way import give_way, is_a_machines
+from hal0.jobs.late_answers import watch_late_answer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, renewed
 from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Sending, mark_load_sent, note_answered, unmark_load
 from hal0.jobs.load_ends import LoadUnderWay, validated
 from hal0.jobs.losses import forget_held, write_loss
 from hal0.jobs.make_place import make_place, spare
-from hal0.jobs.reading import QUICK_S, Reading, does_answer, read_health, try_health
-from hal0.jobs.settle import is_another, watch_late_answer
+from hal0.jobs.reading import QUICK_S, Reading, read_health, try_health, who_answers
+from hal0.jobs.settle import is_another
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
 from hal0.slots.queries import slot_by_id
@@ -56,6 +57,7 @@ from hal0.slots.transitions import move
 from hal0.states import Cause, Origin, Outcome, SlotState
 
 AT_LIMIT: Final = "the engine is at its model limit"
+ANOTHER_PROCESS: Final = "the engine is another process"
 VERIFY_S: Final = 10.0
 """How long an engine that says "loaded" may take to list the model."""
 
@@ -117,16 +119,24 @@ class _Load(LoadUnderWay):
         if slot.is_dispatchable or entry is None:
             return False
         model_id, options = self.held.load_key_args
-        if not does_answer(self.ctx, self.engine, entry):
+        if not who_answers(self.ctx, self.engine, [entry]):
             limit_s = self.ctx.settings.drain_timeout_s
             if entry.busy and self.ctx.commit(partial(spare, held=self.held, limit_s=limit_s)):
                 return True
-            make_place(self.ctx, self.body, reading, entry.name)
-            return False
+            return not self.is_place_free(reading, entry.name)
         if as_held(options, entry.options) != options:
             return False  # the load itself reloads it
         adoption = Adoption(entry, model_id, options)
         self.ctx.commit(partial(self.take_over, adoption=adoption, reading=reading))
+        return True
+
+    def is_place_free(self, reading: Reading, name: str) -> bool:
+        """Unload what does not answer; False = the engine is gone, and the job waits for it."""
+        try:
+            make_place(self.ctx, self.body, reading, name)
+        except EngineUnreachable as error:
+            defer(self.ctx, self.held, error)
+            return False
         return True
 
     def listed(self, reading: Reading) -> LoadedModel | None:
@@ -248,6 +258,9 @@ class _Load(LoadUnderWay):
         while True:
             serving = None
             reading = try_health(self.ctx, self.engine, QUICK_S)
+            if reading is not None and self.is_of_another_process(reading):
+                self.engine_gone(ANOTHER_PROCESS, reading)
+                return
             if reading is not None and reading.health.models is not None:
                 serving = self.is_serving(reading)
                 if serving:
@@ -265,6 +278,11 @@ class _Load(LoadUnderWay):
                 self.time_out()
                 return
             self.pause()
+
+    def is_of_another_process(self, reading: Reading) -> bool:
+        """Whether the engine is certainly not the one any more that this load was sent to."""
+        lane = self.lane()
+        return lane is not None and is_another(lane, reading)
 
     def doubt(self, serving: bool | None) -> EngineError:
         """Say what is wrong with a load that the engine calls a success."""
@@ -291,7 +309,7 @@ class _Load(LoadUnderWay):
                     return
             else:
                 if is_another(lane, reading):
-                    self.engine_gone("the engine is another process", reading)
+                    self.engine_gone(ANOTHER_PROCESS, reading)
                     return
                 if self.is_serving(reading):
                     self.become_ready(reading)

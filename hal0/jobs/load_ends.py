@@ -19,7 +19,7 @@ from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, lane_of, release
 from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
 from hal0.jobs.losses import forget_held, mark_lost
-from hal0.jobs.reading import QUICK_S, Reading, does_answer, known_as, try_health
+from hal0.jobs.reading import QUICK_S, Reading, known_as, try_health, who_answers
 from hal0.jobs.settle import unload_leftover
 from hal0.registry.catalog import model_by_id
 from hal0.registry.files import FileIdentity
@@ -179,7 +179,7 @@ class LoadUnderWay:
         entry = reading.health.find(names, checkpoint)
         if entry is None:
             return None
-        return does_answer(self.ctx, self.engine, entry)
+        return bool(who_answers(self.ctx, self.engine, [entry]))
 
     def lasted_s(self) -> float:
         """Return how long ago the load was sent, in seconds of wall time, for people."""

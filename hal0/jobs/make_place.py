@@ -15,11 +15,11 @@ from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, waited_s_of
 from hal0.jobs.give_way import give_way
+from hal0.jobs.late_answers import watch_late_unload
 from hal0.jobs.ledger.claims import wait_on
 from hal0.jobs.ledger.lane import clear_unload_mark, mark_place
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.reading import Reading
-from hal0.jobs.settle import watch_late_unload
 from hal0.states import Outcome
 
 IN_USE: Final = "the engine has the model, which is in use and does not answer"

@@ -5,14 +5,14 @@ is older than the slot's state moves nothing.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
-from hal0.engines.base import EngineHealth, LoadedModel
+from hal0.engines.base import Engine, EngineHealth, LoadedModel
 from hal0.errors import (
     DatabaseError,
     EngineError,
@@ -123,9 +123,14 @@ def try_health(ctx: Context, engine: EngineRow, timeout_s: float) -> Reading | N
         return None
 
 
-def does_answer(ctx: Context, engine: EngineRow, entry: LoadedModel) -> bool:
-    """Tell whether the backend of a loaded model answers; no answer in time is none."""
-    try:
-        return ctx.engines.ask(engine, lambda e: e.answers(entry), ANSWER_S)
-    except EngineError:
-        return False
+def who_answers(
+    ctx: Context, engine: EngineRow, listed: Sequence[LoadedModel]
+) -> list[LoadedModel]:
+    """Return those entries whose backends answer, all asked at once; no answer in time is none."""
+    calls = [partial(_ask, entry) for entry in listed]
+    said = ctx.engines.ask_all(engine, calls, ANSWER_S)
+    return [entry for entry, answer in zip(listed, said, strict=True) if answer is True]
+
+
+async def _ask(entry: LoadedModel, adapter: Engine) -> bool:
+    return await adapter.answers(entry)

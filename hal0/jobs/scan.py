@@ -8,18 +8,17 @@ When that is due is decided in `jobs.rounds`.
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 from sqlalchemy import Connection, select
 
 from hal0 import points
-from hal0.engines.base import Engine, LoadedModel
+from hal0.engines.base import LoadedModel
 from hal0.errors import EngineError, EngineTimeout, EngineUnreachable
 from hal0.jobs import idle_scan, reconcile
 from hal0.jobs.context import Context
 from hal0.jobs.ledger.breaker import breakers_of
 from hal0.jobs.losses import lose_engine
-from hal0.jobs.reading import HEALTH_S, QUICK_S, Reading, note_softly, read_health
+from hal0.jobs.reading import HEALTH_S, QUICK_S, Reading, note_softly, read_health, who_answers
 from hal0.jobs.reconcile import Step
 from hal0.jobs.restore import restore_due
 from hal0.jobs.survey import Survey, survey
@@ -87,7 +86,7 @@ def act_upon(ctx: Context, reading: Reading) -> int:
         looked = idle_scan.looks(tx, seen, ctx.settings)
         is_owed = owes(tx, reading.engine.id)
         listed = _adoptable(tx, reading, steps)
-    serving = _serving(ctx, reading.engine, listed)
+    serving = who_answers(ctx, reading.engine, listed)
     if steps:
         points.reach("scan.read")
     changed = 0
@@ -123,14 +122,3 @@ def _adoptable(tx: Connection, reading: Reading, steps: Sequence[Step]) -> list[
         and step.finding in reconcile.ADOPTABLE
         and reconcile.may_adopt(tx, step.slot, reading)
     ]
-
-
-def _serving(ctx: Context, engine: EngineRow, listed: Sequence[LoadedModel]) -> list[LoadedModel]:
-    """Return those entries whose backends answer; all are asked at once."""
-    calls = [partial(_ask, entry) for entry in listed]
-    said = ctx.engines.ask_all(engine, calls, 2 * QUICK_S)
-    return [entry for entry, answer in zip(listed, said, strict=True) if answer is True]
-
-
-async def _ask(entry: LoadedModel, adapter: Engine) -> bool:
-    return await adapter.answers(entry)

@@ -26,12 +26,12 @@ from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer
 from hal0.jobs.idle_scan import use_now
+from hal0.jobs.late_answers import watch_late_unload
 from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim, chain_by_id, job_by_id
 from hal0.jobs.losses import forget_held
 from hal0.jobs.reading import QUICK_S, known_by, read_health, try_health
-from hal0.jobs.settle import watch_late_unload
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.idle import Use
 from hal0.slots.queries import Slot, slot_by_id
@@ -72,8 +72,8 @@ class _Seen:
 def _look_for_use(ctx: Context, body: Body, engine: EngineRow) -> _Seen:
     """Ask whether somebody uses what is to be unloaded; an engine that does not say is unknown."""
     with ctx.db.read() as tx:
-        is_loaded = slot_by_id(tx, body.held.job.slot_id).is_dispatchable
-    reading = try_health(ctx, engine, QUICK_S) if is_loaded else None
+        is_to_be_asked = _may_be_used(slot_by_id(tx, body.held.job.slot_id), body.held)
+    reading = try_health(ctx, engine, QUICK_S) if is_to_be_asked else None
     if reading is None or reading.health.models is None:
         return _Seen(engine, Use.UNKNOWN, is_busy=False)
     with ctx.db.read() as tx:
@@ -82,6 +82,12 @@ def _look_for_use(ctx: Context, body: Body, engine: EngineRow) -> _Seen:
         if entry is None:
             return _Seen(engine, Use.NONE, is_busy=False)
         return _Seen(engine, use_now(tx, slot, entry), is_busy=entry.busy is True)
+
+
+def _may_be_used(slot: Slot, held: Claim) -> bool:
+    """Whether the engine may serve somebody what is to be unloaded: also behind an error."""
+    is_left = slot.state is SlotState.ERROR and slot.engine_model is not None
+    return slot.is_dispatchable or (is_left and held.chain.goal is JobKind.UNLOAD)
 
 
 def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None:
@@ -95,7 +101,7 @@ def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None
     if slot.is_dispatchable and _leaves_alone(slot, held, seen):
         finish(tx, held, Outcome.SKIPPED)
         return None
-    is_in_use = slot.state is SlotState.SERVING or (slot.is_dispatchable and seen.is_busy)
+    is_in_use = slot.state is SlotState.SERVING or (_may_be_used(slot, held) and seen.is_busy)
     if is_in_use and not chain.force:
         _drain(tx, ctx, held, slot)
         return None

@@ -76,21 +76,6 @@ def test_a_pinned_slot_keeps_even_what_a_failed_unload_left(play: Play) -> None:
     assert play.real.engine.loaded == {"m-one": 4096}
 
 
-def test_the_error_of_a_load_stays_to_be_read_when_a_machine_clears_away_behind_it(
-    play: Play,
-) -> None:
-    to_warming(play, "one")
-    answer_last(play, "hollow")
-    play.do("go_on", 4, 1)
-    play.do("engine_dies")
-    play.do("engine_starts")
-    play.do("pass_time", A_DEADLINE_MS)
-    play.do("go_on", 4, 1)
-    play.do("engine_loads", "m-one", 4096)
-    play.drain()
-    assert play.now("one")["state"] == "error"
-
-
 # -- restore, lru_not_restored -------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ A body that lost its claim may go on; it writes nothing (fence).
 
 from tests.machine.reference.engine import Body, Request
 from tests.machine.reference.loads import Loads
-from tests.machine.reference.rows import DISPATCHABLE, LIMIT_MS, Job, Key
+from tests.machine.reference.rows import LIMIT_MS, Job, Key
 
 
 class Bodies(Loads):
@@ -84,7 +84,7 @@ class Bodies(Loads):
         if job.kind == "load":
             body.found_held = slot.holds(job.chain.key)
             return self._keep_watching(body) if body.watches else "health"
-        if job.kind == "unload" and slot.state in DISPATCHABLE:
+        if job.kind == "unload" and self.may_be_used(job, slot):
             return "health"
         if not self.holds_claim(body):
             return None
@@ -120,7 +120,8 @@ class Bodies(Loads):
             self.engine.requests.append(Request(body.sends, key, body, self.now))
             return "sent"
         if body.places:
-            self._no_place(body, "engine.unreachable")
+            self.clear_mark(slot, job.id, body.attempt)
+            self.defer(job)
         elif job.kind == "unload":
             self.emptied(job, gone=True)
         else:

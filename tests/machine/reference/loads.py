@@ -165,6 +165,10 @@ class Loads(Unloads):
         """ "Success" is believed when the list and the backend say so; what is doubted fails."""
         job, engine = body.job, self.engine
         is_over = self.now >= body.until
+        if self._is_anothers(job):
+            if self.holds_claim(body):
+                self.engine_gone(job, marks=True, before=body.before)
+            return None
         if engine.is_up:
             if engine.serves(job.model):
                 if self.holds_claim(body):
@@ -182,6 +186,12 @@ class Loads(Unloads):
             return "health"
         return None
 
+    def _is_anothers(self, job: Job) -> bool:
+        """Whether the engine is another process than the one that got this load."""
+        lane, engine = self.lane, self.engine
+        is_its = lane is not None and lane.job is job
+        return is_its and engine.is_up and lane is not None and lane.process != engine.process
+
     def looks_in_vain(self, body: Body) -> bool:
         """Whether a body that watches or verifies would learn nothing now."""
         engine, lane, job = self.engine, self.lane, body.job
@@ -190,7 +200,8 @@ class Loads(Unloads):
         if body.verifies:
             has_doubted = body.doubted and self.now - body.doubted >= VERIFY_MS
             is_first = body.doubted is None and engine.is_up
-            return not (is_first or has_doubted or self.now >= body.until)
+            is_new = is_first or has_doubted or self._is_anothers(job)
+            return not (is_new or self.now >= body.until)
         is_its = lane is not None and lane.job is job and lane.process == engine.process
         return body.watches and is_its and engine.is_up and self.now < body.until
 

@@ -16,19 +16,25 @@ from tests.machine.reference.rows import (
 class Unloads(Checks):
     """A slot is emptied."""
 
+    def may_be_used(self, job: Job, slot: Slot) -> bool:
+        """Whether the engine may serve somebody what is to be unloaded."""
+        is_left = slot.state == "error" and slot.told is not None
+        return slot.state in DISPATCHABLE or (is_left and job.chain.goal == "unload")
+
     def _begin_unload(
         self, body: Body, *, is_busy: bool = False, is_used: bool = True
     ) -> str | None:
         job, slot = body.job, body.job.slot
         chain = job.chain
         empties = chain.goal == "unload"
+        if slot.state in DISPATCHABLE and self._leaves_alone(job, slot, is_used):
+            self.end(job, "succeeded", "skipped")
+            return None
+        is_in_use = slot.state == "serving" or (is_busy and self.may_be_used(job, slot))
+        if is_in_use and not chain.force:
+            self._drain(job)
+            return None
         if slot.state in DISPATCHABLE:
-            if self._leaves_alone(job, slot, is_used):
-                self.end(job, "succeeded", "skipped")
-                return None
-            if (slot.state == "serving" or is_busy) and not chain.force:
-                self._drain(job)
-                return None
             own = "idle_unload" if chain.origin == "idle" else "operator_unload"
             cause = "forced" if slot.state == "serving" else own if empties else "replaced"
             self.move(slot, "unloading", cause)

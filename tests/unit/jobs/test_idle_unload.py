@@ -1,5 +1,7 @@
 """A machine's unload gives way to whoever uses the model; any other lets requests end first."""
 
+import contextlib
+
 import pytest
 from sqlalchemy import insert, update
 
@@ -7,6 +9,7 @@ from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.jobs.ledger.intake import machine_unload
 from hal0.jobs.outlook import leftover
+from hal0.settings import Settings
 from hal0.states import JobKind, SlotState
 from hal0.tables import leases, periodic, slots
 from tests.fakes.lemond import Lemond
@@ -127,6 +130,41 @@ def test_a_request_that_does_not_end_fails_the_unload_and_force_does_not_wait(
     ask_unload(db, force=True)
     loaded.work()
     assert slot_now(db).state is SlotState.OFFLINE
+
+
+def test_what_an_error_left_in_the_engine_is_cut_off_from_nobody_who_uses_it(
+    db: Database, lemond: Lemond, loaded: Worker
+) -> None:
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    ask_unload(db)
+    loaded.work()
+    assert slot_now(db).state is SlotState.ERROR
+    lemond.script(models={"m-chat": {"entry": {"is_busy": True}}})
+    (unload,) = ask_unload(db, drain_timeout_s=20).job_ids
+    loaded.work()
+    assert (job(db, unload).state, job(db, unload).outcome) == ("queued", "deferred")
+    assert unloads(lemond) == ["m-chat"], "that which failed"
+    lemond.script(models={"m-chat": None})
+    eventually(lambda: loaded.work() and job(db, unload).state == "succeeded")
+    assert slot_now(db).state is SlotState.OFFLINE
+
+
+def test_the_error_of_a_load_stays_to_be_read_when_a_machine_clears_away_behind_it(
+    db: Database, settings: Settings, lemond: Lemond
+) -> None:
+    with contextlib.closing(Worker(db, settings, load_timeout_s=2)) as worker:
+        equip(db, "chat")
+        lemond.script(models={"m-chat": {"backend": "refuse", "unload": "fail"}})
+        ask_load(db)
+        worker.work()
+        error = slot_now(db).error or {}
+        assert (error["code"], unloads(lemond)) == ("engine.backend_not_answering", ["m-chat"])
+        lemond.script(models={"m-chat": None})
+        _look(db, worker)
+        worker.work()
+        assert unloads(lemond) == ["m-chat", "m-chat"]
+        slot = slot_now(db)
+        assert (slot.state, (slot.error or {})["code"]) == (SlotState.ERROR, error["code"])
 
 
 def test_what_should_not_be_there_is_unloaded_once_by_a_machine(

@@ -25,7 +25,7 @@ nuclear: setup  ## what a bad file does to every model of Lemonade, with hal0 be
 	@$(BIN)/python -m tests.nuclear
 
 test: setup  ## all tests; PYTEST_ARGS goes to pytest
-	@$(BIN)/pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+	@$(BIN)/pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 chaos: setup  ## campaigns of kill -9 under traffic, one table; SEED=7 MINUTES=30
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)

@@ -172,8 +172,9 @@ def test_a_load_that_timed_out_is_not_adopted_by_a_machine_but_by_an_operators_l
 
 
 def test_a_load_of_what_is_listed_and_does_not_answer_unloads_it_first_and_is_sent_once(
-    db: Database, lemond: Lemond, worker: Worker
+    db: Database, lemond: Lemond, make_worker: MakeWorker
 ) -> None:
+    worker = make_worker(load_timeout_s=2)
     equip(db, "chat")
     _load_there(lemond, "m-chat")
     lemond.script(models={"m-chat": {"backend": "refuse"}})
@@ -424,8 +425,9 @@ def test_an_engine_that_came_back_while_this_waited_for_the_database_is_not_lost
 
 
 def test_an_engine_that_hung_and_goes_on_has_its_models_adopted(
-    db: Database, lemond: Lemond, worker: Worker
+    db: Database, lemond: Lemond, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("hal0.jobs.scan.HEALTH_S", 0.3)
     _loaded(db, worker, "chat")
     with db.write() as tx:
         tx.execute(update(engines).values(unreachable_boot=None, unreachable_ms=None))

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.systemd_box import GROUPS, LIMIT_S, Box, groups, why_not
+from tests.acceptance.systemd_box import LIMIT_S, Box, why_not
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(LIMIT_S + 60),
-    pytest.mark.xdist_group("box"),  # a box takes away what others left, so one at a time
+    pytest.mark.xdist_group("box"),  # two of them would take each other's time
 ]
 
 SERVICES = {"hal0-engine", "hal0-api", "hal0-worker@1", "hal0-worker@2"}
@@ -105,5 +105,4 @@ def test_a_box_that_is_given_up_in_the_middle_leaves_nothing_behind(tmp_path: Pa
             assert time.monotonic() < until, "it does not boot"
             time.sleep(0.05)
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
-    mine = (groups() or Path()) / f"{GROUPS}{os.getpid()}"
-    assert not mine.exists(), "no group, so no process either"
+    assert not box.group.exists(), "no group, so no process either"

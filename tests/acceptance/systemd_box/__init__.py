@@ -11,6 +11,7 @@ dies with the thread that started it.
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from hal0.cli.processes import Children, Program
+from hal0.clock import utc_now
 from tests.tiny_gguf import write_tiny_gguf
 
 ROOT: Final = Path(__file__).parents[3]
@@ -73,15 +75,18 @@ class Box:
     def __init__(self, folder: Path) -> None:
         parent = groups()
         assert parent is not None, "why_not() says so"
-        self._group = parent / f"{GROUPS}{os.getpid()}"
+        self.group = parent / f"{GROUPS}{secrets.token_hex(8)}"
         self._room, self._shared = folder / "room", folder / "shared"
         self._children = Children()
 
     def __enter__(self) -> Self:
-        for left_over in self._group.parent.glob(f"{GROUPS}*"):  # by a test that was killed
+        for group in self.group.parent.glob(f"{GROUPS}*"):
             with contextlib.suppress(OSError):
-                _remove(left_over)
-        for folder in (self._group, self._room, self._shared):
+                if (
+                    utc_now().timestamp() - group.stat().st_mtime > 2 * LIMIT_S
+                ):  # its test was killed
+                    _remove(group)
+        for folder in (self.group, self._room, self._shared):
             folder.mkdir()
         return self
 
@@ -91,7 +96,7 @@ class Box:
         for seed, name in enumerate(("smooth", "killed", "halted")):
             write_tiny_gguf(self._shared / f"{name}.gguf", seed=seed)
         shutil.copy(HERE / "inside.py", self._shared)
-        places = (self._group, self._room, self._shared, sysconfig.get_path("purelib"))
+        places = (self.group, self._room, self._shared, sysconfig.get_path("purelib"))
         program = (PYTHON, "/box/inside.py", f"/box/{wheel.name}")
         argv = ["bash", str(HERE / "boot.sh"), *map(str, places), *program]
         self._children.start(Program("box", argv, log_file=self._shared / "boot.log"))
@@ -130,9 +135,9 @@ class Box:
         with contextlib.suppress(KeyError):  # it has ended
             self._children.kill("box")
         until = time.monotonic() + 10
-        while self._group.exists():
+        while self.group.exists():
             try:
-                _remove(self._group)
+                _remove(self.group)
             except OSError:  # the last processes are on their way out
                 if time.monotonic() > until:
                     raise

@@ -275,7 +275,7 @@ class ModelInUse(Conflict):
 
 
 class EngineExists(Conflict):
-    """An engine has this name already."""
+    """An engine has this name, or is at this address, already."""
 
     code = "engine.exists"
 
@@ -551,7 +551,7 @@ class EngineRestarted(EngineError):
 
 
 class EngineUnauthorized(EngineError):
-    """The engine wants another key; see HAL0_ENGINE_KEY_FILE."""
+    """The engine wants another key than is in its key file; `hal0 doctor` names that."""
 
     code = "engine.unauthorized"
 

@@ -116,6 +116,21 @@ def http_origin(url: str) -> str:
     return url.rstrip("/")
 
 
+def server_of(url: str) -> str:
+    """Return the URL of a web server in the one form in which servers are compared.
+
+    `localhost`, 127.0.0.1 and ::1 are one. Nothing is resolved: a server that has two other names
+    passes for two. What is no URL is returned as it is.
+    """
+    try:
+        known = _HTTP_URL.validate_python(url)
+    except ValueError:
+        return url
+    host = canonical(known.host or "")
+    is_own = is_localhost(host) or str(address_of(host)) in ("127.0.0.1", "::1")
+    return f"{known.scheme}://{'localhost' if is_own else host}:{known.port}"
+
+
 @dataclass(frozen=True, slots=True)
 class HostList:
     """Hosts by name, by what they are below of, and by address."""

@@ -7,14 +7,19 @@ from typing import cast
 from hal0.api import answers, slot_answers
 from hal0.api.views import problem_of, when
 from hal0.jobs.ledger.breaker import Breaker
-from hal0.jobs.outlook import hindrance, leftover, opens_at
+from hal0.jobs.outlook import hindrance, leftover, opens_at, passed_over
 from hal0.jobs.restore import restore_of
 from hal0.slots.overview import SlotOverview
 from hal0.slots.times import Times
+from hal0.states import Cause, Desired
 
 
 def slot_json(
-    seen: SlotOverview, times: Times, job_id: int | None, breaker: Breaker | None
+    seen: SlotOverview,
+    times: Times,
+    job_id: int | None,
+    breaker: Breaker | None,
+    is_passed_over: bool,
 ) -> slot_answers.Slot:
     """Show a slot; `job_id` is the job that runs or is first in its line."""
     slot = seen.slot
@@ -41,7 +46,7 @@ def slot_json(
         "job_id": job_id,
         "error": problem_of(slot.error),
         "restore": _restore_json(seen, breaker),
-        "warnings": list(_warnings(seen, breaker)),
+        "warnings": list(_warnings(seen, breaker, is_passed_over)),
         "version": slot.version,
     }
 
@@ -60,7 +65,7 @@ def _restore_json(seen: SlotOverview, breaker: Breaker | None) -> slot_answers.R
     }
 
 
-def _warnings(seen: SlotOverview, breaker: Breaker | None) -> Iterator[str]:
+def _warnings(seen: SlotOverview, breaker: Breaker | None, is_passed_over: bool) -> Iterator[str]:
     """Say what a glance at the state would not: a wish that did not, or cannot, come true."""
     slot = seen.slot
     if slot.is_dispatchable and slot.wanted_model_id not in (None, slot.model_id):
@@ -71,10 +76,14 @@ def _warnings(seen: SlotOverview, breaker: Breaker | None) -> Iterator[str]:
     left = leftover(slot)
     if left is not None:
         yield left
+    if is_passed_over:
+        yield passed_over(seen)
     kept_away = hindrance(breaker, seen.to_restore)
     if slot.restore is not None and kept_away is not None:
         yield kept_away
-    if seen.engine_holds is not None and seen.engine_holds < seen.meant_loaded:
+    is_concerned = slot.desired is Desired.LOADED or slot.cause == Cause.CREATED
+    is_too_small = seen.engine_holds is not None and seen.engine_holds < seen.meant_loaded
+    if is_concerned and is_too_small:
         yield (
             f"engine {seen.engine} holds no more than {seen.engine_holds} at once, and "
             f"{seen.meant_loaded} slots are meant to be loaded: one load drops another's model. "

@@ -29,6 +29,7 @@ from hal0.engines.options import complete
 from hal0.jobs.ledger import intake
 from hal0.jobs.ledger.breaker import breakers_of
 from hal0.jobs.ledger.intake import Accepted, Wish
+from hal0.jobs.outlook import is_passed_over
 from hal0.jobs.queries import first_unfinished
 from hal0.jobs.setup import change_slot, create_slot, delete_slot
 from hal0.registry.catalog import model_named
@@ -48,6 +49,7 @@ def _shown(tx: Connection, settings: Settings, listed: list[Slot]) -> list[slot_
             times_of(seen.slot, settings),
             job_ids.get(seen.slot.id),
             breakers.get(seen.slot.id),
+            is_passed_over(tx, seen),
         )
         for seen in overviews(tx, listed)
     ]

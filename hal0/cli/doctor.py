@@ -47,7 +47,7 @@ def doctor(as_json: bool) -> int:
 
 
 def _findings() -> Iterator[Finding]:
-    from hal0.cli.checks import database, engines, machine, workers
+    from hal0.cli.checks import database, engines, machine, slots, workers
     from hal0.db import revision
     from hal0.errors import Hal0Error
     from hal0.settings import Settings
@@ -71,6 +71,7 @@ def _findings() -> Iterator[Finding]:
         workers.workers,
         workers.beats,
         workers.leftovers,
+        slots.parked,
         engines.engines,
     ]
     for check in of_database:

@@ -38,7 +38,7 @@ LOAD_OPTIONS: Final = (
 SETUP_OPTIONS: Final = (
     click.option("--engine", metavar="NAME", help="The engine that loads its model."),
     click.option("--pinned/--not-pinned", default=None, help="Whether machines leave it loaded."),
-    click.option("--priority", type=int, help="The higher, the later a machine takes it away."),
+    click.option("--priority", type=int, help="The higher, the sooner a machine loads it again."),
     click.option(
         "--idle-after", type=Seconds(), help="Unused so long is idle; 0 = never; or `default`."
     ),

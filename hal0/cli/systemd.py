@@ -95,5 +95,6 @@ def _next(prefix: Path, hal0: Path, anothers_lemond: Path | None) -> Iterator[st
     yield "  systemctl daemon-reload"
     yield "  systemctl enable hal0.target hal0-api hal0-worker@1 hal0-worker@2 hal0-engine"
     yield "  systemctl restart hal0.target"
-    yield "For a Lemonade server: enable lemond instead of hal0-engine, and set HAL0_ENGINE_URL."
+    yield "For a Lemonade server: enable lemond instead of hal0-engine, set HAL0_ENGINE_URL, and"
+    yield "write LEMONADE_API_KEY=KEY into /etc/hal0/lemond.env: without it lemond does not start."
     yield f"Settings go to /etc/hal0/hal0.env; see {prefix / units.PLACES['hal0.env.example']}"

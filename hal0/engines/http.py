@@ -198,8 +198,14 @@ def _raise_for_refusal(response: httpx.Response) -> None:
     message, code = error_of(response)
     evidence = {"http_status": response.status_code, "engine_code": code, "message": message}
     if response.status_code == 401:
-        raise EngineUnauthorized(f"the engine refuses the key: {message}", evidence=evidence)
-    raise EngineRefused(f"the engine answered {response.status_code}: {message}", evidence=evidence)
+        raise EngineUnauthorized(
+            f"the engine refuses the key: {message}; `hal0 doctor` says what is wrong with it",
+            evidence=evidence,
+        )
+    raise EngineRefused(
+        f"the engine answered {response.status_code}: {message}; the engine's log has more",
+        evidence=evidence,
+    )
 
 
 def error_of(response: httpx.Response) -> tuple[str, str | None]:

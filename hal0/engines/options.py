@@ -152,12 +152,26 @@ def complete(
     return {}
 
 
+UNSAVED: Final[Mapping[str, Any]] = {
+    "auto_evict": False,
+    "evict_idle_timeout": None,
+    "downsize_idle_timeout": None,
+    "evict_weight_factor": None,
+    "llamacpp_device": None,
+    "merge_args": None,
+}
+"""Options of Lemonade that are no slot's; left out, they would be what its app saved for the model.
+
+Null is the server's own default. That it does not unload by itself is said, whatever its default.
+"""
+
+
 def wire_body(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the JSON of a load; a backend that was not chosen goes as null.
 
     Null makes Lemonade ignore what an earlier load or its app saved for the model.
     """
-    return {"model_name": name, **parse(options).model_dump()}
+    return {"model_name": name, **parse(options).model_dump(), **UNSAVED}
 
 
 def as_held(wanted: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,6 +184,11 @@ def as_held(wanted: Mapping[str, Any], listed: Mapping[str, Any]) -> dict[str, A
         name: value if value is None or name not in listed else _as_said(name, listed[name], value)
         for name, value in wanted.items()
     }
+
+
+def is_as_wanted(wanted: Mapping[str, Any], listed: Mapping[str, Any]) -> bool:
+    """Whether a load with these options would change nothing about a model listed with those."""
+    return as_held(wanted, listed) == wanted
 
 
 def _as_said(name: str, listed: object, wanted: object) -> object:

@@ -17,7 +17,7 @@ from hal0.jobs.outlook import hindrance
 from hal0.jobs.queries import MAX_ID, first_unfinished
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.spec import load_key
-from hal0.states import Desired, IncidentKind, SlotState
+from hal0.states import Cause, Desired, IncidentKind, SlotState
 from hal0.tables import engines, failed_keys, incidents, jobs, models, slots, transitions
 
 HAS_A_MODEL: Final = (SlotState.READY, SlotState.IDLE)
@@ -192,7 +192,7 @@ class _Away:
         if slot_id in self._deleted:
             return "the slot was deleted"
         if slot.desired is Desired.UNLOADED:
-            return "nobody wants it loaded any more"
+            return _of_unwanted(slot)
         if slot_id in self._at_work:
             return f"job {self._at_work[slot_id]} is under way"
         if slot.state is SlotState.ERROR:
@@ -210,6 +210,16 @@ class _Away:
         if failed is not None:
             return f"job {failed} sent that load and failed: no machine sends it again; {to_do}"
         return f"no machine loads it; {to_do}"
+
+
+def _of_unwanted(slot: Slot) -> str:
+    """Say whose wish it was, as far as that is known: an engine does not say who unloaded."""
+    if slot.cause != Cause.UNLOADED_ELSEWHERE:
+        return "nobody wants it loaded any more"
+    return (
+        "it was unloaded past hal0, or dropped after another client's failed load; "
+        f"`hal0 slot load {slot.name}` brings it back"
+    )
 
 
 def _of_error(slot: Slot) -> str:

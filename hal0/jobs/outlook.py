@@ -3,7 +3,11 @@
 from datetime import datetime
 from typing import Final
 
+from sqlalchemy import Connection
+
 from hal0.jobs.ledger.breaker import Breaker
+from hal0.jobs.survey import timed_out
+from hal0.slots.overview import SlotOverview
 from hal0.slots.queries import Slot
 from hal0.states import SlotState
 
@@ -40,6 +44,21 @@ def leftover(slot: Slot) -> str | None:
     return (
         f"{slot.engine_model} may be loaded still; `hal0 slot load {slot.name}` takes it over, "
         f"`hal0 slot unload {slot.name}` unloads it"
+    )
+
+
+def is_passed_over(tx: Connection, seen: SlotOverview) -> bool:
+    """Whether the engine has what a slot wants, and no machine adopts it: its load was too slow."""
+    slot = seen.slot
+    is_empty = slot.state in (SlotState.OFFLINE, SlotState.ERROR) and slot.engine_model is None
+    return is_empty and seen.wanted_model in seen.engine_has and timed_out(tx, slot)
+
+
+def passed_over(seen: SlotOverview) -> str:
+    """Say so, and how the slot gets it."""
+    return (
+        f"the engine has {seen.wanted_model}, and no machine takes it over, for a load of it was "
+        f"too slow: `hal0 slot load {seen.slot.name}` does"
     )
 
 

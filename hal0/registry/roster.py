@@ -10,6 +10,7 @@ from sqlalchemy import Connection, exc, insert, select, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import EngineExists, EngineNotFound
+from hal0.hosts import server_of
 from hal0.tables import engines
 
 FAR_APART_MS: Final = 120_000
@@ -89,7 +90,16 @@ def all_engines(tx: Connection) -> list[EngineRow]:
 
 
 def add_engine(tx: Connection, values: Mapping[str, Any]) -> EngineRow:
-    """Insert an engine: `{name, kind, url, key_file, settle_s}`. Raises EngineExists."""
+    """Insert an engine: `{name, kind, url, key_file, settle_s}`. Raises EngineExists.
+
+    Two engines at one server would be two lanes to it, each of which knows nothing of the other.
+    """
+    for known in all_engines(tx):
+        if server_of(known.url) == server_of(values["url"]) and known.name != values["name"]:
+            raise EngineExists(
+                f"engine {known.name!r} is at {known.url} already: let the slots use that one",
+                evidence={"engine": known.name},
+            )
     try:
         tx.execute(insert(engines).values(created_at=utc_now(), **values))
     except exc.IntegrityError as error:

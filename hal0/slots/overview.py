@@ -1,9 +1,9 @@
 """What is shown of slots beside their own rows: names of engines and models, requests in flight."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, func, select
 
@@ -21,6 +21,8 @@ class SlotOverview:
     engine: str
     engine_holds: int | None
     """How many models its engine holds at once, as last seen; None = no limit, or unknown."""
+    engine_has: tuple[str, ...]
+    """What its engine has loaded of slots, by its own names, as last seen."""
     meant_loaded: int
     """How many slots of its engine are meant to be loaded."""
     model: str | None
@@ -57,6 +59,7 @@ def overviews(tx: Connection, listed: Sequence[Slot]) -> list[SlotOverview]:
             slot,
             engine_of[slot.engine_id].name,
             (engine_of[slot.engine_id].seen or {}).get("max_models"),
+            _of_slots(engine_of[slot.engine_id].seen or {}),
             meant.get(slot.engine_id, 0),
             model_names.get(slot.model_id),
             model_names.get(slot.wanted_model_id),
@@ -65,6 +68,11 @@ def overviews(tx: Connection, listed: Sequence[Slot]) -> list[SlotOverview]:
         )
         for slot in listed
     ]
+
+
+def _of_slots(seen: Mapping[str, Any]) -> tuple[str, ...]:
+    strangers = seen.get("strangers", ())
+    return tuple(name for name in seen.get("models", ()) if name not in strangers)
 
 
 def in_flight(tx: Connection) -> dict[int, int]:

@@ -305,14 +305,12 @@ def test_progress_is_shown_while_it_lasts(running: House, source: Source) -> Non
     assert "/s, 0:0" in watched.stderr
 
 
-def test_two_slots_that_pull_one_model_download_it_once(
-    running: House, lemond: Lemond, source: Source
-) -> None:
+def test_two_slots_that_pull_one_model_download_it_once(running: House, source: Source) -> None:
     """D9."""
     go_on = threading.Event()
     source.script(NAME, Manner(hold=go_on, method="GET"))
     add(running, source)
-    engine = {"name": "second", "kind": "lemonade", "url": lemond.url}
+    engine = {"name": "second", "kind": "lemonade", "url": "http://127.0.0.1:9"}
     running.post("/api/v1/engines", engine, status=201)
     running.add_slot("other", engine="second")
     first = running.post("/api/v1/slots/chat/pull")["jobs"][0]

@@ -18,19 +18,27 @@ import freezegun
 import pytest
 
 from hal0.cli import main
-from hal0.cli.checks import database, engines, machine, workers
+from hal0.cli.checks import database, engines, machine, slots, workers
 from hal0.cli.findings import Finding
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
+from hal0.engines.process import process_name
+from hal0.errors import LoadTimeout
+from hal0.jobs.ledger.breaker import PARKED_AFTER
+from hal0.jobs.losses import forget_held
 from hal0.jobs.owners import Owner
 from hal0.registry.roster import EngineRow, all_engines, note_health
 from hal0.settings import Settings
+from hal0.slots.queries import slot_named
+from hal0.slots.transitions import Act, move
+from hal0.states import Cause, SlotState
 from hal0.tables import engines as engine_rows
 from hal0.tables import job_beats
+from hal0.tables import slots as slot_rows
 from tests.engine_process import ROOT, EngineProcess
 from tests.fakes.lemond import Lemond
 from tests.ledger import fail
-from tests.mishaps import see
+from tests.mishaps import count_loads, note_loss, see
 from tests.rows import ask_load, claim_next, make_model, make_slot, send_load
 from tests.tiny_gguf import write_tiny_gguf
 
@@ -65,6 +73,16 @@ def is_at(db: Database, url: str, **values: Any) -> None:
         tx.execute(engine_rows.update().values(**row))
 
 
+@contextmanager
+def keyed(db: Database, models: Path, **more: Any) -> Iterator[Lemond]:
+    """Be a Lemonade with a key, which is the home's engine."""
+    key_file = models.parent / "engine.key"
+    key_file.write_text(KEY)
+    with Lemond(models, key=KEY, **more) as lemond:
+        is_at(db, lemond.url, key_file=str(key_file))
+        yield lemond
+
+
 def found(settings: Settings) -> dict[str, Finding]:
     """Return what is found of the engine `default`, by what was looked at."""
     seen = list(engines.engines(settings))
@@ -78,14 +96,13 @@ def verdicts(settings: Settings) -> dict[str, str]:
     return {check: one.verdict for check, one in found(settings).items()}
 
 
-WELL = {"": "ok", "version": "ok", "global_timeout": "ok"}
+WELL = {"": "ok", "version": "ok", "key": "ok", "global_timeout": "ok"}
 
 
 def test_a_lemonade_that_is_as_hal0_wants_it_is_well(
     models: Path, db: Database, settings: Settings
 ) -> None:
-    with Lemond(models) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models) as lemond:
         assert verdicts(settings) == WELL
         assert found(settings)[""].detail == f"answers at {lemond.url} with 0 models"
 
@@ -95,8 +112,7 @@ def test_what_keeps_fewer_models_than_are_meant_to_be_loaded_is_wrong(
 ) -> None:
     for name in ("chat", "code"):
         make_slot(db, name, desired="loaded")
-    with Lemond(models, max_loaded_models=1) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models, max_loaded_models=1) as lemond:
         room = found(settings)["room"]
         assert room.verdict == "wrong"
         assert room.detail.startswith("holds 1 at once, and 2 slots are meant to be loaded: chat")
@@ -107,8 +123,7 @@ def test_what_keeps_fewer_models_than_are_meant_to_be_loaded_is_wrong(
 
 
 def test_what_unloads_by_itself_is_wrong(models: Path, db: Database, settings: Settings) -> None:
-    with Lemond(models, script={"auto_evict": True}) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models, script={"auto_evict": True}):
         assert verdicts(settings) == WELL | {"auto_evict": "wrong"}
 
 
@@ -116,8 +131,7 @@ def test_a_limit_of_loads_that_hal0_does_not_wait_for_is_wrong_and_one_too_short
     models: Path, db: Database, settings: Settings
 ) -> None:
     make_slot(db, "big", load_timeout_s=500.0)
-    with Lemond(models, script={"global_timeout_s": 601}) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models, script={"global_timeout_s": 601}) as lemond:
         timeout = found(settings)["global_timeout"]
         assert timeout.verdict == "wrong"
         assert timeout.to_do == ("set it to 600 or less in its config.json, and start it again")
@@ -129,11 +143,21 @@ def test_a_limit_of_loads_that_hal0_does_not_wait_for_is_wrong_and_one_too_short
         assert "big may take up to 500 s" in timeout.detail
 
 
+def test_a_large_model_s_limit_of_loads_is_that_of_its_size(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    make_model(db, "ga", models / "ga.gguf", size_bytes=40 * 10**9)
+    make_slot(db, "big", "ga", load_timeout_s=100.0, load_timeout_s_per_gb=9.0)
+    with keyed(db, models, script={"global_timeout_s": 460}) as lemond:
+        assert verdicts(settings) == WELL
+        lemond.post("/internal/set", {"global_timeout": 459})
+        assert "big may take up to 460 s" in found(settings)["global_timeout"].detail
+
+
 def test_models_of_other_clients_are_told_and_no_more(
     models: Path, db: Database, settings: Settings
 ) -> None:
-    with Lemond(models) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models) as lemond:
         lemond.post("/v1/load", {"model_name": "extra.ga"}).raise_for_status()
         strangers = found(settings)["strangers"]
         assert strangers.verdict == "note"
@@ -146,8 +170,7 @@ def test_models_of_other_clients_are_told_and_no_more(
 def test_a_model_of_a_slot_in_error_that_is_there_still_is_told(
     models: Path, db: Database, settings: Settings
 ) -> None:
-    with Lemond(models) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models) as lemond:
         make_model(db, "ga", models / "ga.gguf")
         make_slot(db, "chat", "ga")
         ask_load(db)
@@ -160,12 +183,33 @@ def test_a_model_of_a_slot_in_error_that_is_there_still_is_told(
         assert (leftover.to_do or "").startswith("`hal0 slot load chat`")
 
 
+def test_a_model_that_no_machine_takes_over_since_its_load_was_too_slow_is_told(
+    models: Path, db: Database, settings: Settings
+) -> None:
+    with keyed(db, models) as lemond:
+        make_model(db, "ga", models / "ga.gguf")
+        make_slot(db, "chat", "ga")
+        ask_load(db)
+        fail(db, send_load(db), LoadTimeout("too slow"))
+        with db.write() as tx:
+            slot = slot_named(tx, "chat")
+            move(tx, slot, SlotState.OFFLINE, Cause.ENGINE_RETURNED, Act("a test"))
+            forget_held(tx, slot.id)
+            tx.execute(slot_rows.update().values(engine_process=process_name(lemond.pid)))
+        assert verdicts(settings) == WELL
+        lemond.post("/v1/load", {"model_name": "extra.ga"}).raise_for_status()
+        told = found(settings)["untaken"]
+        assert told.verdict == "note"
+        assert told.detail.startswith("has models that no machine takes over, for a load")
+        assert told.detail.endswith(": ga (chat)")
+        assert told.to_do == "`hal0 slot load chat` takes it over"
+
+
 def test_an_engine_whose_process_hal0_cannot_tell_is_told(
     models: Path, db: Database, settings: Settings
 ) -> None:
     """It belongs to another user: what its workers see counts, not who asks the doctor."""
-    with Lemond(models) as lemond:
-        is_at(db, lemond.url)
+    with keyed(db, models):
         with db.read() as tx:
             (row,) = all_engines(tx)
         with db.soft() as tx:
@@ -201,7 +245,10 @@ def test_a_key_that_is_missing_wrong_or_unreadable_is_told_apart(
     key_file = tmp_path / "engine.key"
     with Lemond(models, key=KEY) as lemond:
         is_at(db, lemond.url)
-        assert found(settings)[""].detail.startswith("wants a key, and hal0 has none for it")
+        missing = found(settings)[""]
+        assert missing.detail.startswith("wants a key, and hal0 has none for it")
+        assert "hal0 engine add NAME --kind lemonade" in (missing.to_do or "")
+        assert "hal0 slot set SLOT --engine NAME" in (missing.to_do or "")
         is_at(db, lemond.url, key_file=str(key_file))
         assert "cannot be read" in found(settings)[""].detail
         key_file.write_text("\n")
@@ -210,8 +257,23 @@ def test_a_key_that_is_missing_wrong_or_unreadable_is_told_apart(
         wrong = found(settings)[""]
         assert f"{key_file} holds another one" in wrong.detail
         assert (wrong.verdict, KEY in str(wrong)) == ("wrong", False)
+        assert (wrong.to_do or "").endswith(f"into {key_file}; nothing is to be restarted")
         key_file.write_text(f"{KEY}\n")
         assert verdicts(settings) == WELL
+
+
+@pytest.mark.parametrize("key", [None, "", KEY])
+def test_a_lemonade_that_asks_for_no_key_is_told(
+    models: Path, db: Database, settings: Settings, tmp_path: Path, key: str | None
+) -> None:
+    """hal0 may have a key for it all the same."""
+    (tmp_path / "engine.key").write_text(key or "")
+    with Lemond(models) as lemond:
+        is_at(db, lemond.url, key_file=None if key is None else str(tmp_path / "engine.key"))
+        assert verdicts(settings) == WELL | {"key": "note"}
+        told = found(settings)["key"]
+        assert told.detail.startswith("asks for no key: whoever reaches it can have it load")
+        assert "LEMONADE_API_KEY" in (told.to_do or "")
 
 
 def test_a_configuration_for_the_admin_alone_is_unknown_and_told(
@@ -220,7 +282,7 @@ def test_a_configuration_for_the_admin_alone_is_unknown_and_told(
     (tmp_path / "engine.key").write_text(KEY)
     with Lemond(models, key=KEY, admin_key="another", script={"auto_evict": True}) as lemond:
         is_at(db, lemond.url, key_file=str(tmp_path / "engine.key"))
-        assert verdicts(settings) == {"": "ok", "version": "ok", "config": "note"}
+        assert verdicts(settings) == {"": "ok", "version": "ok", "key": "ok", "config": "note"}
 
 
 def test_an_engine_that_is_gone_is_wrong_and_one_that_hangs_unknown(
@@ -233,7 +295,9 @@ def test_an_engine_that_is_gone_is_wrong_and_one_that_hangs_unknown(
         os.kill(lemond.pid, signal.SIGCONT)
         lemond.kill()
         gone = found(settings)[""]
-        assert (gone.verdict, gone.to_do) == ("wrong", f"start it at {lemond.url}, or `hal0 up`")
+        assert (gone.verdict, gone.to_do) == ("wrong", f"start it at {lemond.url}")
+        is_at(db, lemond.url, kind="embedded")
+        assert found(settings)[""].to_do == f"start it at {lemond.url}, or `hal0 up`"
 
 
 def test_connections_that_an_engine_does_not_close_are_told_beyond_a_handful(
@@ -300,6 +364,20 @@ def test_what_dead_processes_left_in_the_run_folder_is_told(
         assert died.returncode == -signal.SIGKILL
         (told,) = workers.leftovers(settings)
     assert (told.verdict, told.detail.startswith("1 locks and bells in ")) == ("note", True)
+
+
+def test_a_slot_that_no_machine_loads_any_more_is_told(db: Database, settings: Settings) -> None:
+    for name in ("chat", "other"):
+        make_model(db, name)
+        make_slot(db, name, name, desired="loaded")
+        note_loss(db, name)
+    count_loads(db, PARKED_AFTER - 1)
+    assert list(slots.parked(settings)) == []
+    count_loads(db, 1)
+    (told,) = slots.parked(settings)
+    assert (told.check, told.verdict) == ("slot chat", "note")
+    assert told.detail == "is parked after 5 automatic loads: load it to begin anew"
+    assert told.to_do == "`hal0 slot load chat`"
 
 
 def test_a_clock_that_was_set_back_is_wrong(db: Database, settings: Settings) -> None:

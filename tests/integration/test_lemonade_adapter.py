@@ -91,6 +91,20 @@ async def test_the_embedded_engine_is_spoken_to_alike(models: Path, tmp_path: Pa
         await engine.close()
 
 
+async def test_what_its_own_app_saved_for_a_model_does_not_rule_a_load(lemond: Lemond) -> None:
+    """`gb`, loaded last and past the adapter, shows when the server has unloaded what it may."""
+    lemond.script(auto_evict_tick_s=0.02, auto_evict_second_s=0.2)
+    saved = {"auto_evict": True, "evict_idle_timeout": 2, "downsize_idle_timeout": 1}
+    for name in ("ga", "gb"):
+        lemond.post(f"/v1/models/{name}/options", saved).raise_for_status()
+    engine = LemonadeEngine(lemond.url)
+    await engine.load("ga", {}, nothing)
+    lemond.post("/v1/load", {"model_name": "gb"}).raise_for_status()
+    await until(lambda: "gb" not in lemond.state()["loaded"])
+    assert await names(engine) == ["ga"]
+    await engine.close()
+
+
 async def test_a_load_goes_on_after_its_caller_left(lemond: Lemond) -> None:
     engine = LemonadeEngine(lemond.url)
     lemond.script(models={"gb": {"load": "hang"}})

@@ -184,10 +184,11 @@ def use_what_is_wrong(house: Closed) -> None:
     house.wait_until("error")
     assert house.slot()["error"]["code"] == "pull.source_refused"
     key_file = house.keep("another", WRONG_KEY)
-    engine = {"name": "other", "kind": "lemonade", "url": house.env["HAL0_ENGINE_URL"]}
-    house.post("/api/v1/engines", {**engine, "key_file": key_file}, status=201)
-    house.post("/api/v1/slots", {"name": "second", "engine": "other"}, status=201)
-    house.add_model("local")
-    house.load("second", model="local")
-    house.wait_until("error", "second")
+    with Lemond(house.models, key=ENGINE_KEY) as other:
+        engine = {"name": "other", "kind": "lemonade", "url": other.url}
+        house.post("/api/v1/engines", {**engine, "key_file": key_file}, status=201)
+        house.post("/api/v1/slots", {"name": "second", "engine": "other"}, status=201)
+        house.add_model("local")
+        house.load("second", model="local")
+        house.wait_until("error", "second")
     assert house.slot("second")["error"]["code"] == "engine.unauthorized"

@@ -163,7 +163,7 @@ def test_another_s_engine_speaks_to_this_machine_alone_and_has_a_key_and_a_place
     service = Unit(units / "lemond.service")["Service"]
     assert " --host 127.0.0.1 " in service["ExecStart"]
     assert service["ExecStart"].endswith("--no-broadcast")
-    assert service["EnvironmentFile"] == "-/etc/hal0/lemond.env"
+    assert service["EnvironmentFile"] == "/etc/hal0/lemond.env", "without, it would start open"
     assert (service["RuntimeDirectory"], service["RuntimeDirectoryMode"]) == ("lemonade", "0700")
 
 

@@ -50,6 +50,8 @@ class ModelRoutes:
         return JSONResponse({"object": "list", "data": data})
 
     async def model(self, request: Request) -> Response:
+        if self.router.told.script.describe == "refuse":
+            return error_a("scripted", 503)
         definition = found(self.catalog, request.path_params["name"])
         return JSONResponse(self._body(self.catalog.public(definition), definition))
 

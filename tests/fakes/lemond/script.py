@@ -79,6 +79,8 @@ class Script(BaseModel):
     live: Literal["ok", "refuse", "hang"] = "ok"
     health: Literal["ok", "no_list", "refuse", "hang", "dribble", "garbage"] = "ok"
     health_delay_s: float = 0
+    describe: Literal["ok", "refuse"] = "ok"
+    """Its answer to what it knows of one model."""
     watch_s: float = 0
     """How old the server's view of its models folder may be; 0 = it sees every change at once."""
     offline: bool = False

@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.db import Database
@@ -15,8 +15,9 @@ from hal0.jobs.incidents import Culprit, record
 from hal0.jobs.setup import delete_slot
 from hal0.registry.roster import engine_named, note_absence, note_health
 from hal0.slots.spec import load_key
-from hal0.states import IncidentKind
-from hal0.tables import engines, failed_keys
+from hal0.slots.transitions import Act, move
+from hal0.states import Cause, Desired, IncidentKind, SlotState
+from hal0.tables import engines, failed_keys, slots
 from tests.ledger import add_far_engine, make_slots
 from tests.mishaps import count_loads, evict_all, load_all, see
 from tests.rows import OPERATOR, ask_unload, claim_next, run_load, slot_now
@@ -77,6 +78,24 @@ async def test_who_is_back_is_told_since_when_and_who_is_not_why(
         "gone": "the slot was deleted",
         "unwanted": "nobody wants it loaded any more",
     }
+
+
+async def test_what_is_gone_past_hal0_may_have_been_a_person_or_another_client_s_failed_load(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    make_slots(db, "chat")
+    load_all(db, "chat")
+    with db.write() as tx:
+        chat, kind = slot_now(db), IncidentKind.UNLOADED_ELSEWHERE
+        act = Act("reconcile", incident_id=record(tx, chat.engine_id, kind, "gone", evidence={}))
+        move(tx, chat, SlotState.OFFLINE, Cause.UNLOADED_ELSEWHERE, act)
+        tx.execute(update(slots).values(desired=Desired.UNLOADED))
+    (found,) = await listed(api)
+    (moved,) = found["slots"]
+    assert moved["why_away"] == (
+        "it was unloaded past hal0, or dropped after another client's failed load; "
+        "`hal0 slot load chat` brings it back"
+    )
 
 
 async def test_what_made_room_for_a_good_load_is_said_to_stay_away(

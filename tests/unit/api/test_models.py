@@ -281,9 +281,38 @@ async def test_an_engine_is_added_once_and_shown_without_its_key(
     assert (await api.get("/api/v1/engines/zz")).json()["code"] == "engine.not_found"
 
 
+@pytest.mark.parametrize(
+    ("known", "added"),
+    [
+        ("http://127.0.0.1:9", "http://127.0.0.1:9/"),
+        ("http://127.0.0.1:9", "http://localhost:9"),
+        ("http://LocalHost:9", "http://[::1]:9"),
+        ("http://Box.Lan:9", "http://box.lan:9"),
+        ("http://box.lan", "http://box.lan:80"),
+        ("https://box.lan:443", "https://box.lan"),
+    ],
+)
+async def test_one_server_is_one_engine(api: httpx.AsyncClient, known: str, added: str) -> None:
+    body = {"kind": "lemonade", "url": known}
+    assert (await api.post("/api/v1/engines", json={"name": "a", **body})).status_code == 201
+    again = await api.post("/api/v1/engines", json={"name": "b", "kind": "llamacpp", "url": added})
+    assert (again.status_code, again.json()["code"]) == (409, "engine.exists")
+    assert again.json()["evidence"] == {"engine": "a"}
+    assert "'a'" in again.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:10", "https://127.0.0.1:9", "http://127.0.0.2:9", "http://box.lan:9"]
+)
+async def test_another_server_is_another_engine(api: httpx.AsyncClient, url: str) -> None:
+    for name, at in (("a", "http://127.0.0.1:9"), ("b", url)):
+        body = {"name": name, "kind": "lemonade", "url": at}
+        assert (await api.post("/api/v1/engines", json=body)).status_code == 201
+
+
 async def test_every_kind_of_engine_that_there_is_can_be_added(api: httpx.AsyncClient) -> None:
-    for kind in KINDS:
-        body = {"name": kind, "kind": kind, "url": "http://127.0.0.1:9"}
+    for port, kind in enumerate(KINDS, start=9):
+        body = {"name": kind, "kind": kind, "url": f"http://127.0.0.1:{port}"}
         assert (await api.post("/api/v1/engines", json=body)).status_code == 201
 
 

@@ -9,11 +9,13 @@ from starlette.applications import Starlette
 
 from hal0.api.app import create_app
 from hal0.db import Database
+from hal0.errors import LoadTimeout
+from hal0.jobs.losses import forget_held
 from hal0.settings import Settings
 from hal0.states import Desired
-from tests.ledger import make_slots
+from tests.ledger import fail, make_slots
 from tests.mishaps import count_loads, load_all, note_loss, see
-from tests.rows import ask_load, make_slot
+from tests.rows import ask_load, ask_unload, make_slot, send_load, slot_now
 from tests.unit.api.conftest import BASE
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +151,27 @@ async def test_a_slot_that_has_its_model_is_not_told_that_it_is_parked(
     assert (await slot(api))["warnings"] == []
 
 
+async def test_a_slot_whose_load_was_too_slow_says_that_the_engine_has_its_model(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    make_slots(db, "chat")
+    ask_load(db)
+    fail(db, send_load(db), LoadTimeout("too slow"))
+    with db.write() as tx:
+        forget_held(tx, slot_now(db).id)
+    for others in ([], ["m-other"]):
+        see(db, models=others)
+        assert (await slot(api))["warnings"] == []
+    see(db, models=["m-chat"])
+    (warning,) = (await slot(api))["warnings"]
+    assert warning == (
+        "the engine has m-chat, and no machine takes it over, for a load of it was too slow: "
+        "`hal0 slot load chat` does"
+    )
+    ask_load(db)
+    assert (await slot(api))["warnings"] == []
+
+
 async def test_an_engine_that_cannot_hold_all_that_is_meant_to_be_loaded_is_named_with_both_numbers(
     api: httpx.AsyncClient, db: Database
 ) -> None:
@@ -168,3 +191,16 @@ async def test_an_engine_that_cannot_hold_all_that_is_meant_to_be_loaded_is_name
         assert "engine default holds no more than 1 at once, and 2 slots" in warning
     see(db, max_models=None)
     assert (await slot(api, "a"))["warnings"] == []
+
+
+async def test_a_slot_that_nobody_wants_loaded_any_more_has_nothing_to_fear_of_a_full_engine(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    for name in ("a", "b"):
+        make_slot(db, name, desired=Desired.LOADED)
+    make_slots(db, "chat")
+    load_all(db, "chat")
+    ask_unload(db)
+    see(db, max_models=1)
+    assert len((await slot(api, "a"))["warnings"]) == 1
+    assert (await slot(api))["warnings"] == []

@@ -126,6 +126,7 @@ VIEWS: dict[str, tuple[Any, Callable[[Any], Any], Strategy]] = {
             some(Times),
             st.none() | st.integers(1, 9),
             st.none() | some(Breaker, sent=st.integers(0, 6)),
+            st.booleans(),
         ),
     ),
     "job": (answers.Job, views.job_json, DETAILS),

@@ -80,6 +80,12 @@ async def test_load_sends_every_option_and_the_key() -> None:
         "ctx_size": 512,
         "llamacpp_backend": None,
         "llamacpp_args": "",
+        "auto_evict": False,
+        "evict_idle_timeout": None,
+        "downsize_idle_timeout": None,
+        "evict_weight_factor": None,
+        "llamacpp_device": None,
+        "merge_args": None,
     }
 
 
@@ -125,12 +131,15 @@ async def test_every_error_shape_is_read(body: object, message: str, code: str |
     assert message in caught.value.detail
     assert caught.value.evidence["engine_code"] == code
     assert caught.value.evidence["http_status"] == 500
+    assert caught.value.detail.endswith("; the engine's log has more")
 
 
 async def test_401_is_about_the_key() -> None:
     async with answering({"error": "Invalid or missing API key"}, 401) as (engine, _):
         for call in (engine.health(), engine.load("ga", {}, nothing), engine.unload("ga", nothing)):
-            with pytest.raises(EngineUnauthorized):
+            with pytest.raises(
+                EngineUnauthorized, match="`hal0 doctor` says what is wrong with it"
+            ):
                 await call
 
 

@@ -7,7 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hal0.embedded.options import tuning_parser
-from hal0.engines.options import FLAGS, LoadOptions, canonical_args, complete, parse, wire_body
+from hal0.engines.options import (
+    FLAGS,
+    UNSAVED,
+    LoadOptions,
+    canonical_args,
+    complete,
+    parse,
+    wire_body,
+)
 
 
 def test_every_option_goes_over_the_wire_also_when_none_is_given() -> None:
@@ -16,6 +24,7 @@ def test_every_option_goes_over_the_wire_also_when_none_is_given() -> None:
         "ctx_size": 4096,
         "llamacpp_backend": None,
         "llamacpp_args": "",
+        **UNSAVED,
     }
 
 

@@ -167,7 +167,7 @@ def test_a_look_that_cannot_be_is_told_and_another_is_taken(
     """The same with one engine as with several: it is one thread's, not the tick's."""
     with db.write() as tx:
         for number in range(count):
-            row = {"name": f"odd-{number}", "kind": "odd", "url": "http://127.0.0.1:9"}
+            row = {"name": f"odd-{number}", "kind": "odd", "url": f"http://127.0.0.1:{number + 1}"}
             add_engine(tx, {**row, "key_file": None, "settle_s": 1})
     worker.look_round()
     told = [record.message for record in caplog.records if record.levelname == "WARNING"]
@@ -262,7 +262,7 @@ def test_a_key_file_that_is_a_fifo_holds_up_nobody(
 ) -> None:
     fifo = settings.home / "key"
     os.mkfifo(fifo)
-    row = {"name": "aaa", "kind": "lemonade", "url": lemond.url, "key_file": str(fifo)}
+    row = {"name": "aaa", "kind": "lemonade", "url": "http://127.0.0.1:9", "key_file": str(fifo)}
     with db.write() as tx:
         add_engine(tx, {**row, "settle_s": 1})
     equip(db, "chat")

@@ -23,7 +23,7 @@ from sqlalchemy import Connection
 
 from hal0 import points
 from hal0.clock import monotonic_ms
-from hal0.engines.base import LLM, LoadedModel
+from hal0.engines.base import LLM
 from hal0.engines.options import as_held
 from hal0.errors import (
     BackendNotAnswering,
@@ -39,7 +39,7 @@ from hal0.errors import (
 from hal0.jobs.adoption import Adoption, adopt
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
-from hal0.jobs.engine_wait import Ended, await_answer, defer
+from hal0.jobs.engine_wait import Ended, await_answer, defer, has_to_wait
 from hal0.jobs.give_way import give_way, is_a_machines
 from hal0.jobs.late_answers import watch_late_answer
 from hal0.jobs.ledger.claims import check, fail, finish, put_back, renewed
@@ -71,7 +71,9 @@ def run(ctx: Context, body: Body) -> None:
     points.reach("load.begun")
     try:
         reading = read_health(ctx, one.engine)
-    except (EngineUnreachable, EngineTimeout) as error:
+    except EngineError as error:
+        if not has_to_wait(ctx, body.held, error):
+            raise
         defer(ctx, body.held, error)
         return
     if one.slot.holds(body.held.chain.model_id, body.held.chain.options) and ctx.commit(
@@ -111,7 +113,8 @@ class _Load(LoadUnderWay):
         """Adopt what the engine has loaded as it is wanted; tell whether the attempt has ended so.
 
         What is listed and does not answer is unloaded: to load it again would change nothing. Not
-        while somebody uses it, who would be cut off.
+        while somebody uses it, or may, who would be cut off. A machine takes it with other options
+        too, as a scan does: somebody has loaded it so.
         """
         with self.ctx.db.read() as tx:
             slot = slot_by_id(tx, self.slot.id)
@@ -121,14 +124,13 @@ class _Load(LoadUnderWay):
         model_id, options = self.held.load_key_args
         if not who_answers(self.ctx, self.engine, [entry]):
             limit_s = self.ctx.settings.drain_timeout_s
-            if entry.busy and self.ctx.commit(partial(spare, held=self.held, limit_s=limit_s)):
+            if entry.busy is not False and self.ctx.commit(
+                partial(spare, held=self.held, limit_s=limit_s)
+            ):
                 return True
             return not self.is_place_free(reading, entry.name)
-        if as_held(options, entry.options) != options:
-            return False  # the load itself reloads it
-        adoption = Adoption(entry, model_id, options)
-        self.ctx.commit(partial(self.take_over, adoption=adoption, reading=reading))
-        return True
+        adoption = Adoption(entry, model_id, as_held(options, entry.options))
+        return self.ctx.commit(partial(self.take_over, adoption=adoption, reading=reading))
 
     def is_place_free(self, reading: Reading, name: str) -> bool:
         """Unload what does not answer; False = the engine is gone, and the job waits for it."""
@@ -139,26 +141,21 @@ class _Load(LoadUnderWay):
             return False
         return True
 
-    def listed(self, reading: Reading) -> LoadedModel | None:
-        """Return the entry of the model that was validated: its file, not only its name."""
-        with self.ctx.db.read() as tx:
-            facts = validated(tx, self.held)
-        path = facts["files"][0]["path"]
-        entry = reading.health.find(frozenset({str(facts["engine_model"])}), path)
-        return entry if entry is not None and entry.checkpoint in (None, path) else None
-
-    def take_over(self, tx: Connection, adoption: Adoption, reading: Reading) -> None:
-        """End the load with what is there: nothing is sent."""
+    def take_over(self, tx: Connection, adoption: Adoption, reading: Reading) -> bool:
+        """End the load with what is there, nothing is sent; False = the load itself reloads it."""
+        is_wanted = adoption.options == self.held.load_key_args[1]
+        if not is_wanted and not is_a_machines(tx, self.held):
+            return False
         slot = adopt(tx, check(tx, self.held), adoption, reading, self.held.act)
         forget_failed_key(tx, slot.id, adoption.model_id, adoption.options)
         finish(tx, self.held, result={"adopted": True})
+        return True
 
     def would_evict(self, reading: Reading) -> bool:
-        """Whether the engine is full of others, so that this load would make it drop one.
-
-        No engine says of what type a model is that is not loaded: it counts as a language model.
-        """
-        return reading.health.is_full_of(LLM) and self.listed(reading) is None
+        """Whether the engine is full of others of its type, so that it would drop one for this."""
+        with self.ctx.db.read() as tx:
+            type_ = validated(tx, self.held).get("type") or LLM
+        return reading.health.is_full_of(type_) and self.listed(reading) is None
 
     # -- mark and send ------------------------------------------------------------------------
 
@@ -252,21 +249,21 @@ class _Load(LoadUnderWay):
         """Take "success" for what it is worth: health lists the model and its backend answers.
 
         A health that cannot be read says nothing. One that can, and does not say so for
-        `VERIFY_S` or at the deadline, makes the load a failed one.
+        `VERIFY_S` or at the deadline, makes the load a failed one. The engine may have become
+        another process before it got the request: what counts is what it has.
         """
         doubted_ms: int | None = None
         while True:
-            serving = None
             reading = try_health(self.ctx, self.engine, QUICK_S)
+            serving = None if reading is None else self.is_serving(reading)
+            if reading is not None and serving:
+                points.reach("load.verified")
+                self.become_ready(reading)
+                return
             if reading is not None and self.is_of_another_process(reading):
                 self.engine_gone(ANOTHER_PROCESS, reading)
                 return
             if reading is not None and reading.health.models is not None:
-                serving = self.is_serving(reading)
-                if serving:
-                    points.reach("load.verified")
-                    self.become_ready(reading)
-                    return
                 doubted_ms = doubted_ms or monotonic_ms()
             is_over = self.is_past_deadline()
             if doubted_ms is not None and (
@@ -288,10 +285,11 @@ class _Load(LoadUnderWay):
         """Say what is wrong with a load that the engine calls a success."""
         if serving is None:
             return EngineBadAnswer(
-                f"engine {self.engine.name} said that {self.name} is loaded and does not list it"
+                f"engine {self.engine.name} says that {self.name} is loaded and lists no such file"
             )
         return BackendNotAnswering(
-            f"engine {self.engine.name} lists {self.name}, whose backend does not answer"
+            f"engine {self.engine.name} lists {self.name}, whose backend does not answer; "
+            "the engine's log has more"
         )
 
     def watch(self) -> None:
@@ -311,7 +309,7 @@ class _Load(LoadUnderWay):
                 if is_another(lane, reading):
                     self.engine_gone(ANOTHER_PROCESS, reading)
                     return
-                if self.is_serving(reading):
+                if self.has_arrived(reading):
                     self.become_ready(reading)
                     return
             if self.is_past_deadline():

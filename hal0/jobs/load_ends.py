@@ -9,6 +9,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.engines.base import LoadedModel
+from hal0.engines.options import is_as_wanted
 from hal0.errors import EngineBadAnswer, EngineRestarted, Hal0Error, LoadTimeout
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
@@ -19,7 +21,7 @@ from hal0.jobs.ledger.intake import forget_failed_key
 from hal0.jobs.ledger.lane import Lane, lane_of, release
 from hal0.jobs.ledger.rows import Claim, chain_by_id, jobs_of_chain
 from hal0.jobs.losses import forget_held, mark_lost
-from hal0.jobs.reading import QUICK_S, Reading, known_as, try_health, who_answers
+from hal0.jobs.reading import QUICK_S, Reading, try_health, who_answers
 from hal0.jobs.settle import unload_leftover
 from hal0.registry.catalog import model_by_id
 from hal0.registry.files import FileIdentity
@@ -169,16 +171,29 @@ class LoadUnderWay:
         attempt = self.held.job.sent_attempt or self.held.job.attempt
         release(tx, self.engine.id, self.held.job.id, attempt)
 
+    def listed(self, reading: Reading) -> LoadedModel | None:
+        """Return the entry of the model that was validated: its file, not only its name."""
+        with self.ctx.db.read() as tx:
+            facts = validated(tx, self.held)
+        path = facts["files"][0]["path"]
+        entry = reading.health.find(frozenset({str(facts["engine_model"])}), path)
+        if entry is None or entry.checkpoint not in (None, path, facts.get("checkpoint")):
+            return None
+        return entry
+
     def is_serving(self, reading: Reading) -> bool | None:
         """Whether the model's backend answers; None = health does not list the model."""
-        if reading.health.models is None:
-            return None
-        with self.ctx.db.read() as tx:
-            slot = slot_by_id(tx, self.held.job.slot_id)
-            names, checkpoint = known_as(tx, self.held.job.model_id, slot.engine_model)
-        entry = reading.health.find(names, checkpoint)
-        if entry is None:
-            return None
+        entry = self.listed(reading)
+        return None if entry is None else bool(who_answers(self.ctx, self.engine, [entry]))
+
+    def has_arrived(self, reading: Reading) -> bool:
+        """Whether the engine has what this load asks for, and it answers.
+
+        With other options it is what was there before: the engine owes this load still.
+        """
+        entry = self.listed(reading)
+        if entry is None or not is_as_wanted(self.held.load_key_args[1], entry.options):
+            return False
         return bool(who_answers(self.ctx, self.engine, [entry]))
 
     def lasted_s(self) -> float:

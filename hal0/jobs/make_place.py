@@ -16,7 +16,7 @@ from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer, waited_s_of
 from hal0.jobs.give_way import give_way
 from hal0.jobs.late_answers import watch_late_unload
-from hal0.jobs.ledger.claims import wait_on
+from hal0.jobs.ledger.claims import keep, wait_on
 from hal0.jobs.ledger.lane import clear_unload_mark, mark_place
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.reading import Reading
@@ -33,9 +33,11 @@ def spare(tx: Connection, held: Claim, limit_s: float) -> bool:
     """
     if give_way(tx, held, IN_USE):
         return True
-    if waited_s_of(held.job) >= limit_s:
+    is_first = (held.job.result or {}).get("because") != IN_USE  # it waited for its engine before
+    if (0.0 if is_first else waited_s_of(held.job)) >= limit_s:
         return False
-    wait_on(tx, held, Outcome.DEFERRED, DRAIN_POLL_S)
+    keep(tx, held, {"because": IN_USE})
+    wait_on(tx, held, Outcome.DEFERRED, DRAIN_POLL_S, anew=is_first)
     return True
 
 

@@ -3,21 +3,23 @@
 A lane outlives its job until its request is settled: answered; or the model arrived late, and is
 unloaded while the lane is still held; or the engine is another process; or `settle_by` passed and
 no model of the engine is busy. Only one hand settles a lane: the owner that sent it while it lives,
-else whoever takes it over by compare-and-set. A late arrival is never adopted.
+else whoever takes it over by compare-and-set. A late arrival is never adopted. What is listed with
+other options than the load's was there before, as long as the engine has not answered.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, select, update
 
 from hal0 import logs, points
 from hal0.clock import boot_id, monotonic_ms
 from hal0.engines.base import Engine, LoadedModel
+from hal0.engines.options import is_as_wanted
 from hal0.errors import EngineError
 from hal0.jobs.context import Context
 from hal0.jobs.incidents import Culprit, record
@@ -30,7 +32,7 @@ from hal0.jobs.ledger.lane import (
     note_answered,
     release,
 )
-from hal0.jobs.ledger.rows import Claim, job_by_id
+from hal0.jobs.ledger.rows import Claim, chain_by_id, job_by_id
 from hal0.jobs.losses import mark_lost
 from hal0.jobs.owners import is_alive, living_rows
 from hal0.jobs.reading import Reading, known_as, try_health
@@ -110,12 +112,12 @@ def settle_lane(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> bool:
     with _hand_of(engine.id):
         owed = _owed(ctx, engine, of)
         reading = None if owed is None else try_health(ctx, engine, HEALTH_S)
-        if owed is None or reading is None or reading.health.models is None:
+        if owed is None or reading is None:
             return False
-        entry = reading.health.find(owed.names, owed.checkpoint)
+        entry = owed.arrival(reading)
         other = is_another(owed.lane, reading)
         if not (other or entry is not None or _is_over(owed.lane, engine, reading)):
-            if not _gave_up(ctx, engine, owed):
+            if reading.health.models is None or not _gave_up(ctx, engine, owed):
                 return False
             reading = try_health(ctx, engine, HEALTH_S)
         late = entry if not other and not owed.slot.is_dispatchable else None
@@ -138,6 +140,16 @@ class _Owed:
     slot: Slot
     names: frozenset[str]
     checkpoint: str | None
+    options: Mapping[str, Any]
+
+    def arrival(self, reading: Reading) -> LoadedModel | None:
+        """Return the entry that this load brought; not what was there before it was answered."""
+        entry = reading.health.find(self.names, self.checkpoint)
+        return None if entry is None or self.is_from_before(entry) else entry
+
+    def is_from_before(self, entry: LoadedModel) -> bool:
+        """Whether somebody else loaded this: with other options, and ours is not answered."""
+        return not self.lane.is_answered and not is_as_wanted(self.options, entry.options)
 
 
 def _owed(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> _Owed | None:
@@ -149,7 +161,8 @@ def _owed(ctx: Context, engine: EngineRow, of: tuple[int, int]) -> _Owed | None:
         if job.is_unfinished and job.sent_attempt == lane.attempt:
             return None
         slot = slot_by_id(tx, lane.slot_id)
-        return _Owed(lane, slot, *known_as(tx, job.model_id, slot.engine_model))
+        options = chain_by_id(tx, job.chain_id).options or {}
+        return _Owed(lane, slot, *known_as(tx, job.model_id, slot.engine_model), options)
 
 
 def _without(ctx: Context, engine: EngineRow, owed: _Owed, late: LoadedModel) -> Reading | None:
@@ -169,11 +182,19 @@ def _let_go(tx: Connection, owed: _Owed, reading: Reading, *, late: bool) -> Non
         record(tx, lane.engine_id, culprit.kind, detail, culprit=culprit)
     now = slot_by_id(tx, slot.id)
     is_left = now.generation == slot.generation and not now.is_dispatchable
-    if is_left and (late or not reading.lists(tx, now)):
+    if is_left and (late or _has_nothing_of(tx, owed, now, reading)):
         # What is loaded under that name from now on is somebody else's.
         forget = update(slots).where(slots.c.id == slot.id)
         tx.execute(forget.values(engine_model=None, engine_model_id=None))
     mark_lost(tx, reading, Culprit(slot.id, lane.job_id, IncidentKind.LOAD_FAILED))
+
+
+def _has_nothing_of(tx: Connection, owed: _Owed, now: Slot, reading: Reading) -> bool:
+    """Whether the list has certainly nothing that this load brought."""
+    if reading.health.models is None:
+        return False
+    entry = reading.health.find(owed.names, owed.checkpoint)
+    return not reading.lists(tx, now) or (entry is not None and owed.is_from_before(entry))
 
 
 def _is_over(lane: Lane, engine: EngineRow, reading: Reading) -> bool:
@@ -181,12 +202,11 @@ def _is_over(lane: Lane, engine: EngineRow, reading: Reading) -> bool:
 
     What it does not say counts as work, but not for more than its time once more.
     """
-    if lane.is_answered:
-        return True
-    is_idle = all(model.busy is False for model in reading.health.models or ())
-    return lane.is_overdue and (
-        is_idle or monotonic_ms() >= lane.settle_ms + int(engine.settle_s * 1000)
-    )
+    has_had_twice = monotonic_ms() >= lane.settle_ms + int(engine.settle_s * 1000)
+    if reading.health.models is None:
+        return has_had_twice  # before that, who answered may say yet what its load has cost
+    is_idle = all(model.busy is False for model in reading.health.models)
+    return bool(lane.is_answered) or (lane.is_overdue and (is_idle or has_had_twice))
 
 
 def is_another(lane: Lane, reading: Reading) -> bool:

@@ -67,21 +67,25 @@ class _Seen:
     engine: EngineRow
     use: Use
     is_busy: bool
+    process: str | None
+    """Which process will be asked; None = unknown. The slot may know one from before a restart."""
 
 
 def _look_for_use(ctx: Context, body: Body, engine: EngineRow) -> _Seen:
-    """Ask whether somebody uses what is to be unloaded; an engine that does not say is unknown."""
+    """Ask who uses what is to be unloaded, at which process; what is not said is unknown."""
     with ctx.db.read() as tx:
-        is_to_be_asked = _may_be_used(slot_by_id(tx, body.held.job.slot_id), body.held)
+        slot = slot_by_id(tx, body.held.job.slot_id)
+    is_to_be_asked = slot.state is SlotState.UNLOADING or _may_be_used(slot, body.held)
     reading = try_health(ctx, engine, QUICK_S) if is_to_be_asked else None
+    process = None if reading is None else reading.health.process
     if reading is None or reading.health.models is None:
-        return _Seen(engine, Use.UNKNOWN, is_busy=False)
+        return _Seen(engine, Use.UNKNOWN, is_busy=False, process=process)
     with ctx.db.read() as tx:
         slot = slot_by_id(tx, body.held.job.slot_id)
         entry = reading.health.find(*known_by(tx, slot))
         if entry is None:
-            return _Seen(engine, Use.NONE, is_busy=False)
-        return _Seen(engine, use_now(tx, slot, entry), is_busy=entry.busy is True)
+            return _Seen(engine, Use.NONE, is_busy=False, process=process)
+        return _Seen(engine, use_now(tx, slot, entry), entry.busy is True, process)
 
 
 def _may_be_used(slot: Slot, held: Claim) -> bool:
@@ -98,7 +102,7 @@ def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None
     slot = check(tx, held)
     held = replace(held, chain=chain_by_id(tx, held.chain.id))  # an operator may have taken it over
     chain = held.chain
-    if slot.is_dispatchable and _leaves_alone(slot, held, seen):
+    if _may_be_used(slot, held) and _leaves_alone(slot, held, seen):
         finish(tx, held, Outcome.SKIPPED)
         return None
     is_in_use = slot.state is SlotState.SERVING or (_may_be_used(slot, held) and seen.is_busy)
@@ -125,7 +129,7 @@ def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None
     mark_unload_sent(
         tx,
         held,
-        Sending(slot.engine_model, slot.engine_process, timeout_s, seen.engine.settle_s),
+        Sending(slot.engine_model, seen.process, timeout_s, seen.engine.settle_s),
     )
     return slot.engine_model
 

@@ -149,6 +149,32 @@ def test_what_an_error_left_in_the_engine_is_cut_off_from_nobody_who_uses_it(
     assert slot_now(db).state is SlotState.OFFLINE
 
 
+@pytest.mark.parametrize("how", ["no list", "nobody knows", "pinned", "used", "left alone"])
+def test_what_an_error_left_in_the_engine_is_unloaded_by_a_machine_only_if_it_is_nobodys(
+    db: Database, lemond: Lemond, loaded: Worker, how: str
+) -> None:
+    """Asked again right before it would be sent."""
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    ask_unload(db)
+    loaded.work()
+    lemond.script(models={"m-chat": None})
+    (unload,) = _ask(db)
+    if how == "no list":
+        lemond.script(health="no_list")
+    elif how == "nobody knows":
+        lemond.script(models={"m-chat": {"entry": {"is_busy": None}}})
+    elif how == "used":
+        lemond.post("/v1/chat/completions", CHAT).raise_for_status()
+    elif how == "pinned":
+        with db.write() as tx:
+            tx.execute(update(slots).values(pinned=True))
+    loaded.work()
+    is_unloaded = how == "left alone"
+    assert len(unloads(lemond)) == (2 if is_unloaded else 1)
+    assert job(db, unload).outcome == ("done" if is_unloaded else "skipped")
+    assert slot_now(db).state is (SlotState.OFFLINE if is_unloaded else SlotState.ERROR)
+
+
 def test_the_error_of_a_load_stays_to_be_read_when_a_machine_clears_away_behind_it(
     db: Database, settings: Settings, lemond: Lemond
 ) -> None:

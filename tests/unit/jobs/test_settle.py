@@ -160,6 +160,32 @@ def test_a_health_that_says_nothing_settles_nothing(
     assert _settle(second)
 
 
+def test_the_lane_goes_at_another_process_that_gives_no_list(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    equip(db, "chat")
+    second = _abandoned(db, lemond, make_worker)
+    lemond.kill()
+    lemond.start()
+    lemond.script(health="no_list")
+    assert _settle(second)
+
+
+def test_the_lane_goes_without_a_list_when_its_time_has_passed_twice(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    equip(db, "chat")
+    second = _abandoned(db, lemond, make_worker)
+    lemond.script(health="no_list")
+    with db.write() as tx:
+        tx.execute(update(engine_lane).values(settle_ms=monotonic_ms() - 30_000))
+    assert not _settle(second)
+    with db.write() as tx:
+        tx.execute(update(engine_lane).values(settle_ms=monotonic_ms() - 60_000))
+    assert _settle(second)
+    assert slot_now(db).engine_model == "m-chat", "it may be there"
+
+
 def test_a_living_owners_lane_is_left_to_it(
     db: Database, lemond: Lemond, make_worker: MakeWorker
 ) -> None:

@@ -43,10 +43,12 @@ def add_far_engine(db: Database) -> None:
         add_engine(tx, {**row, "key_file": None})
 
 
-def try_claim(db: Database, owner_id: str = "owner-1", *, heavy: bool = True) -> Claim | None:
+def try_claim(
+    db: Database, owner_id: str = "owner-1", *, heavy: bool = True, fetches: bool = True
+) -> Claim | None:
     """Claim the next runnable job, if there is one."""
     with db.soft() as tx:
-        return claims.claim(tx, owner_id, heavy=heavy)
+        return claims.claim(tx, owner_id, heavy=heavy, fetches=fetches)
 
 
 def end(db: Database, held: Claim, outcome: Outcome = Outcome.DONE) -> None:

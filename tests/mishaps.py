@@ -11,7 +11,7 @@ from hal0.jobs.losses import mark_lost
 from hal0.jobs.reading import Reading
 from hal0.jobs.restore import note
 from hal0.registry.roster import engine_named, note_scan
-from hal0.slots.queries import slots_of_engine
+from hal0.slots.queries import stands
 from hal0.states import Cause, IncidentKind
 from tests.ledger import fail, free_lane
 from tests.rows import ask_load, run_load, send_load, slot_now
@@ -37,7 +37,7 @@ def evict_all(
         held = run_load(db)
     with db.write() as tx:
         engine = engine_named(tx, "default")
-        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        before = stands(tx, engine.id)
         reading = Reading(engine, EngineHealth(None, ()), before)
         mark_lost(tx, reading, Culprit(held.job.slot_id, held.job.id, kind))
     return held.job.id

@@ -20,12 +20,13 @@ from hal0.jobs.context import Context
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.owners import Owner, note_end
 from hal0.jobs.rounds import Rounds
+from hal0.jobs.scan import scan
 from hal0.registry.roster import EngineRow, add_engine, engine_named
 from hal0.settings import Settings
 from hal0.states import JobKind
 from tests.fakes.lemond import Lemond
 from tests.ledger import LIMIT_S, try_claim
-from tests.rows import make_model, make_slot
+from tests.rows import ask_load, make_model, make_slot
 from tests.tiny_gguf import write_tiny_gguf
 
 
@@ -114,6 +115,26 @@ def equip(db: Database, *names: str, **values: Any) -> None:
         write_tiny_gguf(db.path.parent / "models" / f"m-{name}.gguf", seed=seed)
         make_model(db, f"m-{name}")
         make_slot(db, name, f"m-{name}", engine="lemond", **values)
+
+
+def look(db: Database, worker: Worker) -> int:
+    """Scan the engine `lemond` now; return how many slots moved or got work."""
+    return scan(worker.ctx, the_lemond(db))
+
+
+def load_all(db: Database, worker: Worker, *names: str) -> None:
+    """Equip slots, load each as an operator, and let a scan see it."""
+    equip(db, *names)
+    for name in names:
+        ask_load(db, name)
+    worker.work()
+    look(db, worker)
+
+
+def load_there(lemond: Lemond, model: str, **more: object) -> None:
+    """Load a model in the engine's own app."""
+    body = {"model_name": model, "by": "its own app", **more}
+    lemond.post("/v1/load", body).raise_for_status()
 
 
 def loads(lemond: Lemond) -> list[str]:

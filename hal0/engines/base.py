@@ -93,6 +93,8 @@ class EngineModel:
     downloaded: bool
     others: tuple[str, ...] = ()
     """Further files that it will open with it, as a projector."""
+    type: str | None = None
+    """As that of a `LoadedModel`."""
 
 
 def checked_name(name: str) -> str:

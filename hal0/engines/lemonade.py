@@ -21,7 +21,7 @@ from hal0.engines.base import (
     is_name,
 )
 from hal0.engines.http import Key, Wire, int_of, object_of, our_errors, text_of
-from hal0.engines.lemonade_answers import config_of, limits_of, models_of
+from hal0.engines.lemonade_answers import config_of, limits_of, models_of, type_of
 from hal0.engines.options import wire_body
 from hal0.engines.process import is_loopback, listener_name, process_name
 from hal0.errors import EngineBadAnswer, EngineUnreachable
@@ -90,6 +90,7 @@ class LemonadeEngine:
             checkpoint=text_of(main) or text_of(body.get("checkpoint")),
             downloaded=body.get("downloaded") is True,
             others=tuple(text_of(path) or "" for role, path in files.items() if role != "main"),
+            type=type_of(body),
         )
 
     async def load(

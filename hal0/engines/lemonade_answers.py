@@ -10,6 +10,8 @@ from typing import Any, Final, TypeGuard
 from hal0.engines.base import EngineConfig, LoadedModel
 from hal0.engines.http import int_of, text_of
 
+TYPES: Final = {"embeddings": "embedding", "reranking": "reranking"}
+"""Types of models by the label that makes them one."""
 LONGEST_S: Final = 366 * 86400.0
 """A limit beyond it is none that a load ever meets."""
 
@@ -30,6 +32,13 @@ def limits_of(body: Mapping[str, Any]) -> dict[str, int]:
     told = told if isinstance(told, dict) else {}
     numbers = {type_: int_of(limit) for type_, limit in told.items()}
     return {type_: limit for type_, limit in numbers.items() if limit is not None and limit > 0}
+
+
+def type_of(body: Mapping[str, Any]) -> str | None:
+    """Return the type that a described model will count as; None = its labels do not say one."""
+    labels = body.get("labels")
+    labels = labels if isinstance(labels, list) else []
+    return next((type_ for label, type_ in TYPES.items() if label in labels), None)
 
 
 def config_of(body: Mapping[str, Any]) -> EngineConfig:

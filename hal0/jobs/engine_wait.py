@@ -2,11 +2,13 @@
 
 import concurrent.futures
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 from hal0.clock import boot_id, monotonic_ms
-from hal0.errors import EngineUnreachable, Hal0Error
+from hal0.errors import EngineTimeout, EngineUnreachable, Hal0Error
 from hal0.jobs.context import Body, Context
+from hal0.jobs.give_way import is_a_machines
 from hal0.jobs.ledger.claims import wait_on
 from hal0.jobs.ledger.rows import Claim, Job
 from hal0.states import Outcome
@@ -48,6 +50,16 @@ def waited_s_of(job: Job) -> float:
     if job.deferred_boot != boot_id() or job.deferred_ms is None:
         return 0.0
     return (monotonic_ms() - job.deferred_ms) / 1000
+
+
+def has_to_wait(ctx: Context, held: Claim, error: Hal0Error) -> bool:
+    """Whether a load waits for its engine after this error, before anything was sent.
+
+    For one that is not there. A machine's also for one that is there and not itself yet, as after
+    a start: nobody would come back for it. An operator is told at once. Raises ClaimLost.
+    """
+    is_away = isinstance(error, (EngineUnreachable, EngineTimeout))
+    return is_away or ctx.commit(partial(is_a_machines, held=held))
 
 
 def defer(ctx: Context, held: Claim, error: Hal0Error) -> None:

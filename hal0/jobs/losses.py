@@ -12,7 +12,6 @@ from hal0.engines.base import LLM
 from hal0.errors import EngineLost
 from hal0.jobs import incidents
 from hal0.jobs.incidents import Culprit, counted
-from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.rows import unfinished_jobs
 from hal0.jobs.reading import Reading
 from hal0.jobs.restore import load_again, note
@@ -36,8 +35,7 @@ def mark_lost(tx: Connection, reading: Reading | None, culprit: Culprit) -> int:
         for slot in slots_of_engine(tx, reading.engine.id)
         if slot.id != culprit.slot_id
         and not reading.is_of_another_process(slot.engine_process)  # a restart, not an eviction
-        and slot.is_dispatchable
-        and is_untouched(tx, slot, reading)
+        and _holds_the_same(tx, slot, reading)
         and not reading.lists(tx, slot)
     ]
     if not lost:
@@ -59,9 +57,17 @@ def mark_lost(tx: Connection, reading: Reading | None, culprit: Culprit) -> int:
 
 def is_untouched(tx: Connection, slot: Slot, reading: Reading) -> bool:
     """Whether a slot has not moved since the reading, and no job works on it."""
-    return reading.before.get(slot.id) == slot.last_transition_id and not unfinished_jobs(
-        tx, slot.id
-    )
+    return reading.before.get(slot.id) == slot.stand and not unfinished_jobs(tx, slot.id)
+
+
+def _holds_the_same(tx: Connection, slot: Slot, reading: Reading) -> bool:
+    """Whether a slot holds, for requests alone, what it held when the engine was read.
+
+    Requests come and go: a busy slot would never be found where it stood.
+    """
+    before = reading.before.get(slot.id)
+    is_same = before is not None and before.generation == slot.generation
+    return is_same and slot.is_dispatchable and not unfinished_jobs(tx, slot.id)
 
 
 def by_priority(found: Sequence[Slot]) -> list[Slot]:
@@ -142,10 +148,7 @@ def _made_room(survey: Survey) -> bool:
 
 
 def _write_unloads(tx: Connection, reading: Reading, gone: Sequence[Slot]) -> None:
-    """Write that somebody unloaded these, past hal0: they stay unloaded.
-
-    Where the process cannot be told, it may have been restarted: the wish is left as it is then.
-    """
+    """Write that these are gone past hal0; the wish stays until a second look misses them too."""
     names = [slot.name for slot in gone]
     act = Act("reconcile")
     if len(gone) > 1:
@@ -153,19 +156,24 @@ def _write_unloads(tx: Connection, reading: Reading, gone: Sequence[Slot]) -> No
         act = act_of(tx, reading.engine, IncidentKind.UNLOADED_ELSEWHERE, detail, names)
     for slot in gone:
         lose(tx, slot, Cause.UNLOADED_ELSEWHERE, act, restores=False)
-        if reading.is_of(slot.engine_process):
-            tx.execute(
-                update(slots)
-                .where(slots.c.id == slot.id)
-                .values(desired=Desired.UNLOADED, restore=None)
-            )
+
+
+def write_absence(tx: Connection, survey: Survey, slot: Slot) -> None:
+    """Write what a second look says of a model that is gone: somebody unloaded it, past hal0.
+
+    Unless another client's took its place, which the first look came too early for. Then the wish
+    stays for good: the process is forgotten by which later looks would tell.
+    """
+    values = {"engine_process": None} if _made_room(survey) else {"desired": Desired.UNLOADED}
+    tx.execute(update(slots).where(slots.c.id == slot.id).values(values))
 
 
 def lose_engine(tx: Connection, engine_id: int, grace_ms: float) -> int:
     """Put the loaded slots of an engine in error where nobody has been for longer than the grace.
 
-    What they held is noted, for it comes back when the engine does. Needs a write transaction, in
-    which the absence is looked at again: it may have ended while this waited for the database.
+    What they held is noted, for it comes back when the engine does; a load in its lane is left to
+    whoever settles that. Needs a write transaction, in which the absence is looked at again: it
+    may have ended while this waited for the database.
     """
     engine = engine_by_id(tx, engine_id)
     away_ms = engine.away_ms
@@ -176,7 +184,7 @@ def lose_engine(tx: Connection, engine_id: int, grace_ms: float) -> int:
         for slot in slots_of_engine(tx, engine.id)
         if slot.is_dispatchable and not unfinished_jobs(tx, slot.id)
     ]
-    if not lost or lane_of(tx, engine.id) is not None:
+    if not lost:
         return 0
     names = [slot.name for slot in lost]
     away_s = away_ms // 1000

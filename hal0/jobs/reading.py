@@ -30,7 +30,7 @@ from hal0.registry.roster import (
     note_health,
     note_presence,
 )
-from hal0.slots.queries import Slot, last_moves
+from hal0.slots.queries import Slot, Stand, stands
 
 HEALTH_S: Final = 30.0
 QUICK_S: Final = 5.0
@@ -45,8 +45,8 @@ class Reading:
 
     engine: EngineRow
     health: EngineHealth
-    before: Mapping[int, int]
-    """slot id → id of its last transition"""
+    before: Mapping[int, Stand]
+    """Where the slots stood, by slot id."""
     lane: Lane | None = None
     """What was in the engine's lane."""
 
@@ -88,7 +88,7 @@ def known_as(
 def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) -> Reading:
     """Note where the slots stand, then read the engine's health. Raises EngineError."""
     with ctx.db.read() as tx:
-        before = last_moves(tx, engine.id)
+        before = stands(tx, engine.id)
         lane = lane_of(tx, engine.id)
     try:
         health = ctx.engines.ask(engine, lambda e: e.health(), timeout_s)

@@ -3,8 +3,11 @@
     there, and offline here       adopted, when it is certainly this slot's file and answers
     there, and in error here      a machine unloads what the engine was told to load, once
     there with other options      held with those: somebody reloaded it
+    not there, and in error here  what is loaded by its name from now on is somebody else's
     not there, and loaded here    offline, with its cause; what a failed load or a restart cost is
-                                  loaded again, what a person unloaded stays unloaded
+                                  loaded again
+    still not there               a person unloaded it, and it stays so; what somebody reloads, or
+                                  crashed and came back, is there again by then
     nobody there for too long     every loaded slot in error, `engine_lost`; back by itself, as is
                                   a slot whose job gave up waiting for the engine
 
@@ -24,7 +27,7 @@ from hal0.engines.base import LoadedModel
 from hal0.engines.options import as_held
 from hal0.errors import EngineLost, EngineUnreachable
 from hal0.jobs.adoption import Adoption, adopt
-from hal0.jobs.ledger.intake import machine_unload
+from hal0.jobs.ledger.intake import forget_failed_key, machine_unload
 from hal0.jobs.ledger.lane import lane_of
 from hal0.jobs.ledger.rows import By
 from hal0.jobs.losses import (
@@ -33,6 +36,7 @@ from hal0.jobs.losses import (
     forget_held,
     is_untouched,
     lose,
+    write_absence,
     write_losses,
 )
 from hal0.jobs.reading import Reading
@@ -57,7 +61,10 @@ class Finding(Enum):
     LISTED = auto()
     RELOADED = auto()
     LEFT_OVER = auto()
+    LEFT_NOTHING = auto()
     RETURNED = auto()
+    STAYS_AWAY = auto()
+    """An earlier look missed it already."""
 
 
 ADOPTABLE: Final = frozenset({Finding.LISTED, Finding.RETURNED, Finding.RESTARTED})
@@ -84,19 +91,34 @@ def findings(survey: Survey) -> list[Step]:
 
 
 def _finding(pair: Pair, reading: Reading) -> Step | None:
-    slot, entry = pair.slot, pair.entry
+    slot = pair.slot
     if slot.is_dispatchable:
         return _finding_of_loaded(pair, reading)
-    ours = entry if pair.is_its_file else None
-    if slot.state is SlotState.OFFLINE and ours is not None:
-        return Step(Finding.LISTED, slot, ours)
-    if slot.state is not SlotState.ERROR or slot.error is None:
+    if slot.state is SlotState.ERROR and slot.error is not None:
+        return _finding_in_error(pair, reading)
+    if slot.state is not SlotState.OFFLINE:
         return None
-    code = slot.error.get("code")
+    if pair.is_its_file:
+        return Step(Finding.LISTED, slot, pair.entry)
+    return Step(Finding.STAYS_AWAY, slot) if _stays_away(pair, reading) else None
+
+
+def _finding_in_error(pair: Pair, reading: Reading) -> Step | None:
+    slot, entry = pair.slot, pair.entry
+    code = (slot.error or {}).get("code")
     is_unwanted = code == EngineUnreachable.code and slot.desired is Desired.UNLOADED
     if code in ABSENCES and not (is_unwanted and entry is not None):
-        return Step(Finding.RETURNED, slot, ours)
+        return Step(Finding.RETURNED, slot, entry if pair.is_its_file else None)
+    if slot.engine_model is not None and pair.is_missing:
+        return Step(Finding.LEFT_NOTHING, slot)
     return Step(Finding.LEFT_OVER, slot, entry) if _is_left_over(pair, reading) else None
+
+
+def _stays_away(pair: Pair, reading: Reading) -> bool:
+    """Whether what an earlier look missed is missed again, and the same process could have it."""
+    slot = pair.slot
+    was_missed = slot.cause == Cause.UNLOADED_ELSEWHERE and slot.desired is Desired.LOADED
+    return was_missed and pair.is_missing and reading.is_of(slot.engine_process)
 
 
 def _is_left_over(pair: Pair, reading: Reading) -> bool:
@@ -112,7 +134,7 @@ def _is_left_over(pair: Pair, reading: Reading) -> bool:
 
 def _finding_of_loaded(pair: Pair, reading: Reading) -> Step | None:
     slot, entry = pair.slot, pair.entry
-    if not pair.is_listed:
+    if pair.is_missing:
         return Step(Finding.LOST, slot)
     if reading.is_of_another_process(slot.engine_process):
         return Step(Finding.RESTARTED, slot, entry if pair.is_its_file else None)
@@ -147,6 +169,10 @@ def apply(
             moved += 1
         elif step.finding is Finding.LEFT_OVER:
             _unload_leftover(tx, step.slot)
+        elif step.finding is Finding.LEFT_NOTHING:
+            forget_held(tx, step.slot.id)
+        elif step.finding is Finding.STAYS_AWAY:
+            write_absence(tx, survey, step.slot)
         elif step.finding is Finding.RELOADED and step.entry is not None:
             _note_options(tx, step.slot, step.entry)
     return moved
@@ -190,12 +216,13 @@ def may_adopt(tx: Connection, slot: Slot, reading: Reading) -> bool:
 
 def _adopt(tx: Connection, slot: Slot, entry: LoadedModel, reading: Reading) -> bool:
     """Take over what the engine has loaded already: nothing is sent, the wish stays as it is."""
-    if not may_adopt(tx, slot, reading):
-        return False
     noted = restore_of(slot)
     model_id = slot.wanted_model_id if noted is None else noted["model_id"]
-    assert model_id is not None
+    if model_id is None or not may_adopt(tx, slot, reading):
+        return False
     options = as_held(slot.options if noted is None else noted["options"], entry.options)
+    if not timed_out(tx, slot):
+        forget_failed_key(tx, slot.id, model_id, options)  # it serves
     adopt(tx, slot, Adoption(entry, model_id, options), reading, Act("reconcile"))
     return True
 

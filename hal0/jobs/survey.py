@@ -4,6 +4,7 @@ One picture of all slots of an engine, in a handful of queries however many they
 about it is in `jobs.reconcile` and `jobs.idle_scan`.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,13 @@ class Pair:
     is_listed: bool
     is_its_file: bool
     """Whether the entry is certainly of the slot's model: by its file, where the engine says it."""
+    is_another_file: bool = False
+    """Whether it certainly is not, and only bears its name."""
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the engine certainly has not got the slot's model."""
+        return not self.is_listed or self.is_another_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +55,7 @@ class Survey:
         return [
             pair
             for pair in self.pairs
-            if pair.slot.id not in self.at_work
-            and before.get(pair.slot.id) == pair.slot.last_transition_id
+            if pair.slot.id not in self.at_work and before.get(pair.slot.id) == pair.slot.stand
         ]
 
 
@@ -92,7 +99,20 @@ class _Listed:
         named = [entry for name in names for entry in self._by_name.get(name or "", ())]
         if len(named) != 1:
             return Pair(slot, None, is_listed=bool(named), is_its_file=False)
-        return Pair(slot, named[0], is_listed=True, is_its_file=named[0].checkpoint is None)
+        (entry,) = named
+        return Pair(
+            slot,
+            entry,
+            is_listed=True,
+            is_its_file=file is not None and entry.checkpoint is None,
+            is_another_file=file is not None and _is_another_file(entry, file.path),
+        )
+
+
+def _is_another_file(entry: LoadedModel, path: str) -> bool:
+    """Whether an entry is of another file, also behind every link in its path."""
+    opened = entry.checkpoint
+    return opened is not None and os.path.realpath(opened) != os.path.realpath(path)
 
 
 def timed_out(tx: Connection, slot: Slot) -> bool:

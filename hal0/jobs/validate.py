@@ -14,10 +14,10 @@ from sqlalchemy import Connection
 from hal0 import points
 from hal0.clock import monotonic_ms
 from hal0.engines.base import EngineModel
-from hal0.errors import EngineFileDiffers, EngineTimeout, EngineUnreachable
+from hal0.errors import EngineError, EngineFileDiffers, EngineTimeout, EngineUnreachable
 from hal0.jobs.context import Body, Context
 from hal0.jobs.engine_room import Stopping
-from hal0.jobs.engine_wait import defer
+from hal0.jobs.engine_wait import defer, has_to_wait
 from hal0.jobs.ledger.claims import check, finish
 from hal0.registry.catalog import Model, model_by_id
 from hal0.registry.preload import CheckedFile, Progress, validate_files
@@ -51,11 +51,13 @@ def run(ctx: Context, body: Body) -> None:
     result: dict[str, Any] = {"files": [_fact(file) for file in checked]}
     try:
         named = _resolve(ctx, body, engine, model)
-        result |= {"engine_model": named.name, "checkpoint": named.checkpoint}
-    except (EngineUnreachable, EngineTimeout) as error:
-        if held.chain.goal is JobKind.LOAD:
+        result |= {"engine_model": named.name, "checkpoint": named.checkpoint, "type": named.type}
+    except EngineError as error:
+        if held.chain.goal is JobKind.LOAD and has_to_wait(ctx, held, error):
             defer(ctx, held, error)
             return
+        if not isinstance(error, (EngineUnreachable, EngineTimeout)):
+            raise
         result |= {"engine_model": None, "skipped": f"the engine was not asked: {error.detail}"}
     points.reach("validate.resolved")
     ctx.commit(lambda tx: _end(tx, body, result))

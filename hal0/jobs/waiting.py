@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select, union_all
 from hal0.clock import boot_id, monotonic_ms
 from hal0.jobs.ledger.lane import Lane, lanes
 from hal0.jobs.ledger.rows import IS_QUEUED, IS_RUNNING, Job
-from hal0.states import JobKind, JobState, Origin, Outcome
+from hal0.states import JobKind, JobState, Origin, Outcome, SlotState
 from hal0.tables import chains, engines, jobs, slots
 
 NEXT_TRY: Final = "its next try"
@@ -26,6 +26,7 @@ class InLine:
     kind: str
     state: str
     position: int
+    fetches: int
     origin: str
     """Its chain's."""
 
@@ -52,6 +53,9 @@ class Waits:
     unload_marks: dict[int, int]
     """By slot id, the job whose unload the engine has not settled."""
 
+    pulling: frozenset[int]
+    """Slots whose models are being fetched."""
+
     slot_names: dict[int, str]
     engine_names: dict[int, str]
 
@@ -66,11 +70,13 @@ class Waits:
         marked = tx.execute(
             select(slots.c.id, slots.c.unload_job_id).where(slots.c.unload_job_id.is_not(None))
         )
+        named = tx.execute(select(slots.c.id, slots.c.name, slots.c.state)).all()
         return cls(
             lines,
             {lane.engine_id: lane for lane in lanes(tx)},
             {row.id: row.unload_job_id for row in marked},
-            {row.id: row.name for row in tx.execute(select(slots.c.id, slots.c.name))},
+            frozenset(row.id for row in named if row.state == SlotState.PULLING),
+            {row.id: row.name for row in named},
             {row.id: row.name for row in tx.execute(select(engines.c.id, engines.c.name))},
         )
 
@@ -114,14 +120,21 @@ class Waits:
         )
 
     def _restores(self, first: InLine) -> str | None:
-        """What is loaded again is loaded in the order in which it was asked for."""
+        """What is loaded again is loaded in the order in which it was asked for, if it is there."""
         if first.origin != Origin.RESTORE:
             return None
         for other in chain.from_iterable(self.lines.values()):
             is_before = (other.engine_id, other.origin) == (first.engine_id, Origin.RESTORE)
-            if is_before and other.kind == JobKind.LOAD and other.position < first.position:
+            is_before = is_before and other.position < first.position
+            if is_before and other.kind == JobKind.LOAD and not self._is_fetched(other):
                 return f"load of slot {self.slot_names[other.slot_id]} (job {other.id})"
         return None
+
+    def _is_fetched(self, load: InLine) -> bool:
+        """Whether the model of a load is being downloaded, or waits for another download to end."""
+        queued = [job for job in self.lines[load.slot_id] if job.state == JobState.QUEUED]
+        waits = any(job.fetches and job.position == load.position for job in queued)
+        return waits or load.slot_id in self.pulling
 
     def _pull(self, job: Job) -> str | None:
         for other in self._running(JobKind.PULL):

@@ -3,13 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, bindparam, select
 
 from hal0.errors import SlotNotFound
 from hal0.states import DISPATCHABLE, TRANSIENT, Desired, SlotState
 from hal0.tables import slots
+
+
+class Stand(NamedTuple):
+    """Where a slot stood: its last transition, and which of its loads it held."""
+
+    transition_id: int
+    generation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,11 @@ class Slot:
         """Whether a job must own this slot's state."""
         return self.state in TRANSIENT
 
+    @property
+    def stand(self) -> Stand:
+        """Where the slot stands."""
+        return Stand(self.last_transition_id, self.generation)
+
     def holds(self, model_id: int | None, options: Mapping[str, Any] | None) -> bool:
         """Whether exactly this is loaded, ready to serve."""
         return self.is_dispatchable and self.model_id == model_id and self.held_options == options
@@ -71,7 +83,7 @@ _BY_NAME = _LIVING.where(slots.c.name == bindparam("name"))
 _BY_ID = select(*_COLUMNS).where(slots.c.id == bindparam("id"))
 _BY_ENGINE = _LIVING.where(slots.c.engine_id == bindparam("engine_id")).order_by(slots.c.id)
 _ALL = _LIVING.order_by(slots.c.name)
-_LAST_MOVES = select(slots.c.id, slots.c.last_transition_id).where(
+_STANDS = select(slots.c.id, slots.c.last_transition_id, slots.c.generation).where(
     slots.c.engine_id == bindparam("engine_id"), slots.c.deleted_at.is_(None)
 )
 
@@ -104,10 +116,10 @@ def slots_of_engine(tx: Connection, engine_id: int) -> list[Slot]:
     return [_slot(row) for row in tx.execute(_BY_ENGINE, {"engine_id": engine_id})]
 
 
-def last_moves(tx: Connection, engine_id: int) -> dict[int, int]:
-    """Return where the living slots of one engine stand: slot id → id of its last transition."""
-    rows = tx.execute(_LAST_MOVES, {"engine_id": engine_id})
-    return {row.id: row.last_transition_id for row in rows}
+def stands(tx: Connection, engine_id: int) -> dict[int, Stand]:
+    """Return where the living slots of one engine stand, by slot id."""
+    rows = tx.execute(_STANDS, {"engine_id": engine_id})
+    return {row.id: Stand(row.last_transition_id, row.generation) for row in rows}
 
 
 def living_slots(tx: Connection) -> list[Slot]:

@@ -89,7 +89,7 @@ def test_an_evening_with_lemonades_own_app(house: House, lemond: Lemond) -> None
     # They need the memory, and unload one in the app: it stays unloaded.
     app.unload("m-code")
     house.wait_until("offline", "code")
-    assert house.slot("code")["desired"] == "unloaded"
+    house.wait_for(lambda: house.slot("code")["desired"] == "unloaded")
 
     # They load another there: hal0 takes it as it is, and no machine unloads it.
     app.load("m-draft")

@@ -46,7 +46,12 @@ class Aftermath:
         came_to_nothing = newest is not None and (
             newest["state"] in {"failed", "cancelled"} or newest["outcome"] == "skipped"
         )
-        return made_room or came_to_nothing or slot["id"] in self._read.failed_keys
+        is_unclear = (  # gone before a restart, or before another's took its place
+            last["cause"] == "unloaded_elsewhere"
+            and slot["engine_process"] != self._read.processes[slot["engine_id"]]
+        )
+        has_failed = slot["id"] in self._read.failed_keys
+        return made_room or came_to_nothing or is_unclear or has_failed
 
     def nameless_losses(self) -> Iterator[str]:
         """Yield losses without an incident, and incidents that name nothing that happened."""

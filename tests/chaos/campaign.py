@@ -43,6 +43,9 @@ SETTLED: Final = (
     " + (SELECT count(*) FROM engine_lane)"
     " + (SELECT count(*) FROM slots WHERE restore IS NOT NULL"
     "    AND id NOT IN (SELECT slot_id FROM breakers))"
+    " + (SELECT count(*) FROM slots JOIN engines ON engines.id = engine_id"
+    "    WHERE deleted_at IS NULL AND cause = 'unloaded_elsewhere' AND desired = 'loaded'"
+    "    AND engine_process = process)"  # until a second look
 )
 IMPOSSIBLE: Final = {
     "overlap": "SELECT slot_id FROM jobs WHERE state = 'running' GROUP BY 1 HAVING count(*) > 1",

@@ -32,6 +32,8 @@ class Reading:
         self.told = evidence.told()
         self.loads = evidence.loads()
         self.slots = {row["id"]: row for row in evidence.rows("SELECT * FROM slots")}
+        engines = evidence.rows("SELECT id, process FROM engines")
+        self.processes = {row["id"]: row["process"] for row in engines}
         self.moves = evidence.rows("SELECT * FROM transitions ORDER BY id")
         self.jobs = {row["id"]: row for row in evidence.rows("SELECT * FROM jobs")}
         self.chains = {row["id"]: row for row in evidence.rows("SELECT * FROM chains")}

@@ -2,7 +2,7 @@
 
 a slot is in the state that its last transition led to
 no slot has two running jobs
-no machine sends a load again that was sent and failed, until an operator asks for it
+no machine sends a load again that was sent and failed, until an operator asks for it or it serves
 no machine unloads what is pinned, or what nobody wants loaded
 a machine's loads of one slot are not more than five in a row, nor sooner than their pauses end
 """
@@ -30,7 +30,9 @@ SELECT jobs.id, jobs.slot_id, jobs.state, outcome, sent_attempt, origin,
        chains.model_id || ' ' || options AS load
 FROM jobs JOIN chains ON chains.id = chain_id WHERE kind = 'load'
 """
-_SLOTS: Final = "SELECT id, name, desired, pinned FROM slots"
+_SLOTS: Final = """
+SELECT id, name, desired, pinned, model_id || ' ' || held_options AS load FROM slots
+"""
 _IDLE_UNLOADS: Final = "SELECT id, slot_id FROM transitions WHERE cause = 'idle_unload'"
 _BREAKERS: Final = "SELECT slot_id AS id, sent, sent_boot, opens_ms FROM breakers"
 
@@ -41,7 +43,7 @@ class Invariants:
     def __init__(self, look: Look) -> None:
         self._look = look
         self._failed: set[tuple[int, str]] = set()
-        """Slots and loads that were sent and failed since an operator asked for them."""
+        """Slots and loads that were sent and failed since an operator asked, or they served."""
         self._see()
 
     def _see(self) -> None:
@@ -59,6 +61,7 @@ class Invariants:
             self._failed -= {
                 self._key(self._loads[id_]) for id_ in asked_jobs if id_ in self._loads
             }
+        self._failed -= {(slot["id"], slot["load"]) for slot in self._slots.values()}
         found = [*self._of_rows(), *self._of_unloads(slots, unloads)]
         found += self._of_loads(loads, breakers)
         return found

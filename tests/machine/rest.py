@@ -50,7 +50,10 @@ def _disagreement(reference: Reference, slot: Slot) -> str:
 
 
 def _says_why(reference: Reference, slot: Slot) -> bool:
-    """Why no machine loads what is wanted: it failed, is parked, had no room, was set up anew."""
+    """Why no machine loads what is wanted: it failed, is parked, had no room, was set up anew.
+
+    Or it was gone before a restart, or before another's took its place: nobody knows why.
+    """
     causes = [line.split()[1] for line in slot.history]
     begins = ("created", "loaded", "adopted")
     since = max(at for at, cause in enumerate(causes) if cause in begins)
@@ -58,4 +61,6 @@ def _says_why(reference: Reference, slot: Slot) -> bool:
     newest = max(loads, key=lambda chain: chain.position, default=None)
     has_failed = newest is not None and any(job.state == "failed" for job in newest.jobs)
     had_no_room = bool(LEFT_OFFLINE.intersection(causes[since:]))
-    return bool(slot.bad or slot.note or slot.set_up or has_failed or had_no_room)
+    is_unclear = causes[-1] == "unloaded_elsewhere" and slot.process != reference.engine.process
+    why = (slot.bad, slot.note, slot.set_up, has_failed, had_no_room, is_unclear)
+    return any(why)

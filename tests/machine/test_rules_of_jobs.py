@@ -7,7 +7,15 @@ from sqlalchemy import insert
 
 from hal0.clock import boot_id, utc_now
 from hal0.tables import engine_lane
-from tests.machine.arrivals import answer_last, to_error, to_idle, to_ready, to_starting, to_warming
+from tests.machine.arrivals import (
+    answer_last,
+    to_error,
+    to_idle,
+    to_ready,
+    to_starting,
+    to_unloading,
+    to_warming,
+)
 from tests.machine.play import Play
 from tests.machine.reference.rows import Lane
 from tests.machine.rows_of import of_real
@@ -111,6 +119,40 @@ def test_a_machines_unload_is_skipped_when_the_slot_was_used_meanwhile(play: Pla
     play.drain()
     assert play.now("one")["state"] == "ready"
     assert play.real.engine.posted == ["load m-one"]
+
+
+def test_a_machine_unloads_nothing_behind_an_error_that_somebody_uses_by_then(play: Play) -> None:
+    to_unloading(play, "one")
+    answer_last(play, "fail")
+    play.do("scan", play.workers[0])
+    play.do("used_past_us", "m-one", "begins")
+    play.work_out()
+    assert (play.now("one")["state"], play.real.engine.loaded) == ("error", {"m-one": 4096})
+    play.drain()
+
+
+def test_a_machine_takes_what_somebody_loaded_with_other_options_as_it_is(play: Play) -> None:
+    to_ready(play, "one")
+    play.do("engine_dies")
+    play.do("engine_starts")
+    play.do("scan", play.workers[0])
+    play.do("engine_loads", "m-one", 512)
+    play.work_out()
+    assert (play.now("one")["state"], play.real.engine.loaded) == ("ready", {"m-one": 512})
+    assert play.real.engine.posted == ["load m-one"], "that of before the restart"
+    play.drain()
+
+
+def test_what_was_there_with_other_options_is_not_the_load_that_is_watched(play: Play) -> None:
+    to_warming(play, "one")
+    play.do("engine_loads", "m-one", 512)
+    play.replace(0, "kill")
+    play.do("rescue", play.workers[1])
+    play.work_out()
+    assert play.now("one")["state"] == "warming", "the engine owes it still"
+    answer_last(play, "ok")
+    play.drain()
+    assert (play.now("one")["state"], play.real.engine.loaded) == ("ready", {"m-one": 4096})
 
 
 @shows("machines_quiet")

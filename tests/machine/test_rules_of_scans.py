@@ -339,6 +339,61 @@ def test_a_slow_health_is_not_a_death_and_no_list_is_not_an_empty_one(play: Play
     play.drain()
 
 
+def test_what_a_second_scan_misses_too_was_unloaded_by_a_person_and_what_is_back_was_not(
+    play: Play,
+) -> None:
+    for name in ("one", "two"):
+        to_ready(play, name)
+    for name in ("one", "two"):
+        play.do("engine_loses", f"m-{name}")
+    _scan(play)
+    play.do("engine_loads", "m-two", 512)
+    _scan(play)
+    assert (play.now("one")["state"], play.now("one")["desired"]) == ("offline", "unloaded")
+    assert (play.now("two")["state"], play.now("two")["desired"]) == ("ready", "loaded")
+    play.drain()
+
+
+def test_what_made_room_for_a_load_that_a_scan_came_into_stays_wanted(small: Play) -> None:
+    to_ready(small, "one")
+    small.do("engine_loses", "m-one")
+    _scan(small)
+    small.do("engine_loads", "m-spare", 512)
+    _scan(small)
+    small.do("engine_loses", "m-spare")
+    _scan(small)
+    assert (small.now("one")["state"], small.now("one")["desired"]) == ("offline", "loaded")
+    small.drain()
+
+
+def test_what_an_error_left_and_a_scan_missed_is_somebody_elses_when_it_is_there_again(
+    play: Play,
+) -> None:
+    """late_unload, its other half."""
+    to_unloading(play, "one")
+    answer_last(play, "fail")
+    play.do("engine_loses", "m-one")
+    _scan(play)
+    play.do("engine_loads", "m-one", 512)
+    play.drain()
+    assert play.real.engine.loaded == {"m-one": 512}
+
+
+def test_what_failed_and_was_adopted_all_the_same_is_restored_after_a_restart(play: Play) -> None:
+    """bad_key, its other half: it serves."""
+    to_warming(play, "one")
+    _restart_engine(play)
+    play.work_out()
+    assert play.now("one")["failed keys"] == {("m-one", 4096)}
+    play.do("engine_loads", "m-one", 4096)
+    _scan(play)
+    assert play.now("one")["failed keys"] == set()
+    _restart_engine(play)
+    _scan(play)
+    _serve_on(play, "one")
+    play.drain()
+
+
 # -- loads meet what is there --------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.losses import mark_lost
 from hal0.jobs.reading import Reading
 from hal0.registry.roster import engine_named
-from hal0.slots.queries import slots_of_engine
+from hal0.slots.queries import stands
 from hal0.states import IncidentKind
 from hal0.tables import TIME_FORMAT, chains
 from tests.history import (
@@ -79,7 +79,7 @@ def lose(db: Database, *, culprit: Culprit | None) -> None:
     """Let the engine list nothing any more, on a culprit's account or by itself."""
     with db.read() as tx:
         engine = engine_named(tx, "default")
-        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        before = stands(tx, engine.id)
     reading = Reading(engine, EngineHealth("1-1", ()), before, None)
     with db.write() as tx:
         if culprit is None:

@@ -198,7 +198,8 @@ def test_every_finding_of_the_doctor_is_in_the_readme_and_no_other() -> None:
     cli = ROOT / "hal0" / "cli"
     pages = [cli / "doctor.py", *(cli / "checks").glob("*.py")]
     code = "\n".join(page.read_text(encoding="utf-8") for page in pages)
-    named = set(re.findall(r"Finding\(\s*\"([\w ]+)\"", code)) | {"job ID", "engine NAME"}
+    named = set(re.findall(r"Finding\(\s*\"([\w ]+)\"", code))
+    named |= {"job ID", "slot NAME", "engine NAME"}
     of_engines = re.findall(r"\"(?:{asked.name}|engine {row.name}): (\w+)\"", code)
     first = [cells(row)[0] for row in rows("What the doctor looks at")]
     written = [name for cell in first for name in re.findall(r"`([^`]+)`", cell)]

@@ -3,10 +3,10 @@
 A claim is one UPDATE. A job may run when it is the first unfinished one of its slot and nothing of
 the slot runs; a load besides when its engine's lane is free, no load or unload of that engine runs
 and the engine has settled the slot's last unload; a load that restores when no restore that was
-asked for before it waits to be sent, for that of the most important slot was; an unload when no
-load of its slot is in the lane; a pull when no other downloads that model. A load that was sent
-already is claimed at once: its attempt only watches. Two partial unique indexes hold even if this
-statement were wrong.
+asked for before it waits to be sent, for that of the most important slot was, unless that one's
+model is being downloaded; an unload when no load of its slot is in the lane; a pull when no other
+downloads that model. A load that was sent already is claimed at once: its attempt only watches. Two
+partial unique indexes hold even if this statement were wrong.
 """
 
 import logging
@@ -55,7 +55,10 @@ SELECT j.id FROM jobs j WHERE j.state = 'queued'
         SELECT 1 FROM chains c JOIN jobs b ON b.state = 'queued' AND b.position < c.position
         JOIN chains d ON d.id = b.chain_id
         WHERE c.id = j.chain_id AND c.origin = 'restore' AND d.origin = 'restore'
-        AND b.kind = 'load' AND b.engine_id = j.engine_id))
+        AND b.kind = 'load' AND b.engine_id = j.engine_id
+        AND NOT EXISTS (SELECT 1 FROM slots s WHERE s.id = b.slot_id AND s.state = 'pulling')
+        AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.slot_id = b.slot_id AND p.state = 'queued'
+                        AND p.position = b.position AND p.fetches)))
     WHEN 'unload' THEN NOT EXISTS (
       SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id AND l.slot_id = j.slot_id)
     WHEN 'pull' THEN NOT EXISTS (
@@ -292,10 +295,15 @@ def cancel_queued(
     )
 
 
-def wait_on(tx: Connection, held: Claim, outcome: Outcome, after_s: float) -> None:
-    """Put the job back and remember since when it waits, for its engine or its requests."""
+def wait_on(
+    tx: Connection, held: Claim, outcome: Outcome, after_s: float, *, anew: bool = False
+) -> None:
+    """Put the job back and remember since when it waits, for its engine or its requests.
+
+    `anew`: for something else than before, so that the time for it begins now.
+    """
     put_back(tx, held, outcome, after_s=after_s)
-    if held.job.deferred_boot != boot_id():
+    if anew or held.job.deferred_boot != boot_id():
         tx.execute(
             update(jobs)
             .where(jobs.c.id == held.job.id)

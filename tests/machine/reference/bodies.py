@@ -51,6 +51,7 @@ class Bodies(Loads):
         return job.chain.origin == "restore" and any(
             (other.kind, other.state, other.chain.origin) == ("load", "queued", "restore")
             and other.chain.position < job.chain.position
+            and other.slot.state != "pulling"
             for other in self.jobs.values()
         )
 
@@ -84,7 +85,7 @@ class Bodies(Loads):
         if job.kind == "load":
             body.found_held = slot.holds(job.chain.key)
             return self._keep_watching(body) if body.watches else "health"
-        if job.kind == "unload" and self.may_be_used(job, slot):
+        if job.kind == "unload" and (slot.state == "unloading" or self.may_be_used(job, slot)):
             return "health"
         if not self.holds_claim(body):
             return None

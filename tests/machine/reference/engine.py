@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.machine.reference.rows import Job, Key, Lane, Slot
+from tests.machine.reference.rows import Job, Key, Lane, Slot, Stand
 
 
 @dataclass(eq=False)
@@ -23,7 +23,7 @@ class Body:
     doubted: int | None = None
     places: bool = False
     """A load's: it first unloads what is listed and does not answer."""
-    before: Mapping[int, int] | None = None
+    before: Mapping[int, Stand] | None = None
     """Where the slots stood when it was about to read the list."""
     found_held: bool = False
     """Whether the slot held what is wanted when the body began."""
@@ -101,7 +101,7 @@ class Reading:
 
     process: int
     loaded: Mapping[str, int]
-    before: Mapping[int, int]
+    before: Mapping[int, Stand]
     set_up: Mapping[int, int]
     """How often each slot had been set up."""
     lane: Lane | None

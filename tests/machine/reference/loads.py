@@ -14,6 +14,7 @@ from tests.machine.reference.rows import (
     Lane,
     Mark,
     Slot,
+    Stand,
 )
 from tests.machine.reference.unloads import Unloads
 
@@ -41,9 +42,10 @@ class Loads(Unloads):
             slot.mark = Mark(job.id, job.attempt, engine.process, self.now + SETTLE_MS)
             body.places = True
             return "post"
-        elif engine.loaded[key.model] == key.ctx_size:
-            self.adopt(slot, key, engine.process)
-            slot.bad.pop(key, None)
+        elif engine.loaded[key.model] == key.ctx_size or job.chain.origin != "operator":
+            there = Key(key.model, engine.loaded[key.model])
+            self.adopt(slot, there, engine.process)
+            slot.bad.pop(there, None)
             self.end(job, "succeeded", "done")
         else:
             return self._send(body)  # a reload, which costs nobody else
@@ -77,10 +79,13 @@ class Loads(Unloads):
         """Nobody who uses what does not answer is cut off by a machine, or before his time."""
         if job.chain.origin != "operator":
             self._give_way(job)
-        elif job.waits_since is None or self.now - job.waits_since < DRAIN_MS:
-            self.wait_on(job, 500)
-        else:
+            return True
+        if not job.spares:
+            job.waits_since = None  # until now it waited for its engine
+        if job.waits_since is not None and self.now - job.waits_since >= DRAIN_MS:
             return False
+        job.spares = True
+        self.wait_on(job, 500)
         return True
 
     def _placed(self, body: Body) -> str | None:
@@ -151,7 +156,7 @@ class Loads(Unloads):
         if not engine.is_up or lane.process != engine.process:
             if is_mine:
                 self.engine_gone(job, marks=engine.is_up, before=body.before)
-        elif engine.serves(job.model):
+        elif self._has_arrived(job):
             if is_mine:
                 self.become_ready(job, body.before)
         elif self.now >= body.until:
@@ -161,19 +166,25 @@ class Loads(Unloads):
             return self._keep_watching(body)
         return None
 
+    def _has_arrived(self, job: Job) -> bool:
+        """What is there with other options was there before."""
+        key = job.chain.key
+        assert key
+        return self.engine.serves(key.model) and self.engine.loaded[key.model] == key.ctx_size
+
     def _verify(self, body: Body) -> str | None:
         """ "Success" is believed when the list and the backend say so; what is doubted fails."""
         job, engine = body.job, self.engine
         is_over = self.now >= body.until
+        if engine.is_up and engine.serves(job.model):
+            if self.holds_claim(body):
+                self.become_ready(job, body.before)
+            return None
         if self._is_anothers(job):
             if self.holds_claim(body):
                 self.engine_gone(job, marks=True, before=body.before)
             return None
         if engine.is_up:
-            if engine.serves(job.model):
-                if self.holds_claim(body):
-                    self.become_ready(job, body.before)
-                return None
             body.doubted = body.doubted or self.now
         if body.doubted and (is_over or self.now - body.doubted >= VERIFY_MS):
             is_listed = engine.is_up and job.model in engine.loaded
@@ -195,7 +206,9 @@ class Loads(Unloads):
     def looks_in_vain(self, body: Body) -> bool:
         """Whether a body that watches or verifies would learn nothing now."""
         engine, lane, job = self.engine, self.lane, body.job
-        if body.at != "health" or job.kind != "load" or engine.serves(job.model):
+        if body.at != "health" or job.kind != "load":
+            return False
+        if engine.serves(job.model) if body.verifies else self._has_arrived(job):
             return False
         if body.verifies:
             has_doubted = body.doubted and self.now - body.doubted >= VERIFY_MS
@@ -207,7 +220,7 @@ class Loads(Unloads):
 
     # -- how a load ends ----------------------------------------------------------------------
 
-    def become_ready(self, job: Job, before: Mapping[int, int] | None) -> None:
+    def become_ready(self, job: Job, before: Mapping[int, Stand] | None) -> None:
         """For an operator; idle for a machine, which nobody waits for."""
         slot, key = job.slot, job.chain.key
         assert key
@@ -240,7 +253,7 @@ class Loads(Unloads):
         self.mark_lost(job)
 
     def engine_gone(
-        self, job: Job, *, marks: bool, before: Mapping[int, int] | None = None
+        self, job: Job, *, marks: bool, before: Mapping[int, Stand] | None = None
     ) -> None:
         """The process that had the request is no more."""
         slot = job.slot

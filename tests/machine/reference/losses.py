@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from tests.machine.reference.engine import Body, Engine, Reading
 from tests.machine.reference.machines import Machines
-from tests.machine.reference.rows import DISPATCHABLE, File, Incident, Job, Key, Slot
+from tests.machine.reference.rows import DISPATCHABLE, File, Incident, Job, Key, Slot, Stand
 
 ABSENCES = ("engine.lost", "engine.unreachable")
 """Nothing was wrong with the model."""
@@ -55,12 +55,12 @@ class Losses(Machines):
         """Whether what it held went with the process that had it."""
         return slot.process not in (None, process)
 
-    def stands(self) -> dict[int, int]:
+    def stands(self) -> dict[int, Stand]:
         """Return where the slots stand: what was read before one moved tells nothing of it."""
-        return {slot.id: len(slot.history) for slot in self.slots}
+        return {slot.id: slot.stand for slot in self.slots}
 
     def mark_lost(
-        self, culprit: Job, kind: str = "load_failed", before: Mapping[int, int] | None = None
+        self, culprit: Job, kind: str = "load_failed", before: Mapping[int, Stand] | None = None
     ) -> None:
         """evicted_marked: whom a load cost its model; what a failed one cost comes back."""
         stood = before or self.stands()
@@ -68,7 +68,8 @@ class Losses(Machines):
             slot
             for slot in self.slots
             if slot is not culprit.slot
-            and stood.get(slot.id) == len(slot.history)
+            and slot.id in stood
+            and stood[slot.id].generation == slot.generation  # requests come and go
             and self.is_lost(slot, self.engine.loaded)
             and not self.is_of_another_process(slot, self.engine.process)
         ]
@@ -115,7 +116,7 @@ class Losses(Machines):
         if slot.state == "error":
             return self._finding_in_error(slot, has=slot.listed(loaded) is not None)
         if slot.state == "offline":
-            return "listed" if slot.model in loaded else None
+            return self._finding_offline(slot, loaded)
         if self.is_lost(slot, loaded):
             return "lost"
         if self.is_of_another_process(slot, self.engine.process):
@@ -123,12 +124,21 @@ class Losses(Machines):
         is_as_held = slot.held is None or loaded[slot.held.model] == slot.held.ctx_size
         return None if is_as_held else "reloaded"
 
+    def _finding_offline(self, slot: Slot, loaded: dict[str, int]) -> str | None:
+        """What a second look misses too was unloaded by a person."""
+        if slot.model in loaded:
+            return "listed"
+        was_missed = slot.history[-1].endswith(" unloaded_elsewhere") and slot.desired == "loaded"
+        return "stays away" if was_missed and slot.process == self.engine.process else None
+
     def _finding_in_error(self, slot: Slot, *, has: bool) -> str | None:
         """late_unload, unless nothing was wrong with the model."""
         code = slot.error and slot.error[0]
         is_unwanted = code == "engine.unreachable" and slot.desired == "unloaded"
         if code in ABSENCES and not (is_unwanted and has):
             return "returned"
+        if slot.told is not None and not has:
+            return "left nothing"
         is_ours = slot.told is not None and slot.process == self.engine.process
         is_free = has and slot.model in self.engine.loaded and slot.model not in self.engine.busy
         is_kept = slot.is_cleared or slot.pinned

@@ -221,7 +221,7 @@ class Orders(Rows):
             if again is job or (chain.goal == "load" and again.step >= min(job.step, 1)):
                 again.state, again.outcome, again.code, again.file = "queued", None, None, None
                 again.crashes = again.sent = again.deadline = 0
-                again.waits_since = None
+                again.waits_since, again.spares = None, False
         return Answer(202, None, tuple(one.id for one in chain.open))
 
     def retry_all(self) -> Answer:

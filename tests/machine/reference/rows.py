@@ -39,6 +39,13 @@ class File(NamedTuple):
     number: int
 
 
+class Stand(NamedTuple):
+    """Where a slot stood: after how many transitions, and with which of its loads."""
+
+    moves: int
+    generation: int
+
+
 class Mark(NamedTuple):
     """An unload that the engine has not settled."""
 
@@ -118,6 +125,8 @@ class Job:
     worker: str | None = None
     not_before: int = 0
     waits_since: int | None = None
+    spares: bool = False
+    """It waits for whoever uses what it is to replace."""
     deadline: int = 0
     file: File | None = None
     """Of a validate: what it found."""
@@ -170,6 +179,11 @@ class Slot:
     """Whose requests run, and of which generation."""
     history: list[str] = field(default_factory=list)
     is_deleted: bool = False
+
+    @property
+    def stand(self) -> Stand:
+        """Where it stands."""
+        return Stand(len(self.history), self.generation)
 
     @property
     def is_served(self) -> bool:

@@ -49,7 +49,7 @@ class Scans(Settling):
             self.restore(slot)
         for one in seen:
             self._remember(one)
-        for slot in [slot for slot in self.slots if reading.before[slot.id] == len(slot.history)]:
+        for slot in [slot for slot in self.slots if reading.before[slot.id] == slot.stand]:
             if slot.state in DISPATCHABLE and slot.listed(reading.loaded):
                 self.heal(slot)
         self.scanned = self.now
@@ -64,7 +64,7 @@ class Scans(Settling):
             self.note_absence()
         is_gone = self.away_since is not None and self.now - self.away_since >= GRACE_MS
         lost = [s for s in self.slots if s.state in DISPATCHABLE and not self.open_chains(s)]
-        if not is_gone or self.lane or not lost:
+        if not is_gone or not lost:
             return
         by = self.incident("engine_lost")
         for slot in lost:
@@ -100,13 +100,19 @@ class Scans(Settling):
                 self._return(slot, reading)
             elif what == "reloaded" and slot.held:
                 slot.held = Key(slot.held.model, reading.loaded[slot.held.model])
+            elif what == "left nothing":
+                slot.held = slot.told = None
+            elif what == "stays away" and reading.is_full_of_others:
+                slot.process = None  # another client's took its place
+            elif what == "stays away":
+                slot.desired = "unloaded"
             elif what == "left over":
                 slot.is_cleared = self.machine_unload(slot).status == 202
 
     def _still_stands(self, slot: Slot, reading: Reading) -> bool:
         """Neither deleted, set up anew, moved, nor at work."""
         is_same = reading.set_up[slot.id] == slot.set_up
-        has_moved = len(slot.history) != reading.before[slot.id]
+        has_moved = slot.stand != reading.before[slot.id]
         return is_same and not (slot.is_deleted or has_moved or self.open_chains(slot))
 
     def _write_losses(self, lost: list[Slot], reading: Reading) -> None:
@@ -123,7 +129,6 @@ class Scans(Settling):
         by = self.incident("unloaded_elsewhere") if len(gone) > 1 else None
         for slot in gone:
             self.lose(slot, "unloaded_elsewhere", by, restores=False)
-            slot.desired, slot.note = "unloaded", None
 
     def _write_restarts(self, slots: list[Slot], reading: Reading) -> None:
         """Another process has it all the same: adopted if it answers, else loaded again."""
@@ -143,7 +148,10 @@ class Scans(Settling):
             return False
         if is_late and not self.is_of_another_process(slot, reading.process):
             return False
-        self.adopt(slot, Key(model, reading.loaded[model]), reading.process)
+        key = Key(model, reading.loaded[model])
+        if not is_late:
+            slot.bad.pop(key, None)  # it serves
+        self.adopt(slot, key, reading.process)
         return True
 
     def _return(self, slot: Slot, reading: Reading) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from tests.machine.reference.bodies import Bodies
 from tests.machine.reference.engine import Body, Request
-from tests.machine.reference.rows import DISPATCHABLE, SETTLE_MS, Job, Slot
+from tests.machine.reference.rows import DISPATCHABLE, SETTLE_MS, Job, Lane, Slot
 
 
 class Settling(Bodies):
@@ -133,6 +133,8 @@ class Settling(Bodies):
             return
         is_another = lane.process != engine.process
         entry = next((name for name in (job.model, slot.told) if name in engine.loaded), None)
+        if self._is_from_before(entry, lane):
+            entry = None
         is_over = self.now >= lane.settle_by and (
             not engine.busy or self.now >= lane.settle_by + SETTLE_MS
         )
@@ -144,6 +146,13 @@ class Settling(Bodies):
         self.release(job, attempt)
         if is_late:
             self.incident("late_arrival", job)
-        if slot.state not in DISPATCHABLE and slot.listed(engine.loaded) is None:
+        left = slot.listed(engine.loaded)
+        if slot.state not in DISPATCHABLE and (left is None or self._is_from_before(left, lane)):
             slot.told = None
         self.mark_lost(job)
+
+    def _is_from_before(self, entry: str | None, lane: Lane) -> bool:
+        """Whether a load that is not answered found this there, with other options."""
+        key = lane.job.chain.key
+        assert key
+        return bool(entry and not lane.answered and self.engine.loaded.get(entry) != key.ctx_size)

@@ -22,12 +22,17 @@ class Unloads(Checks):
         return slot.state in DISPATCHABLE or (is_left and job.chain.goal == "unload")
 
     def _begin_unload(
-        self, body: Body, *, is_busy: bool = False, is_used: bool = True
+        self,
+        body: Body,
+        *,
+        is_busy: bool = False,
+        is_used: bool = True,
+        process: int | None = None,
     ) -> str | None:
         job, slot = body.job, body.job.slot
         chain = job.chain
         empties = chain.goal == "unload"
-        if slot.state in DISPATCHABLE and self._leaves_alone(job, slot, is_used):
+        if self.may_be_used(job, slot) and self._leaves_alone(job, slot, is_used):
             self.end(job, "succeeded", "skipped")
             return None
         is_in_use = slot.state == "serving" or (is_busy and self.may_be_used(job, slot))
@@ -48,7 +53,7 @@ class Unloads(Checks):
             self.end(job, "succeeded", "skipped")
             return None
         job.sent, job.deadline, job.waits_since = job.attempt, self.now + UNLOAD_MS, None
-        slot.mark = Mark(job.id, job.attempt, slot.process, self.now + SETTLE_MS)
+        slot.mark = Mark(job.id, job.attempt, process, self.now + SETTLE_MS)
         return "post"
 
     def _look_for_use(self, body: Body) -> str | None:
@@ -57,7 +62,8 @@ class Unloads(Checks):
         entry = slot.listed(engine.loaded) if engine.is_up else None
         is_busy = entry in engine.busy
         is_used = not engine.is_up or (entry is not None and self.is_used(slot, entry))
-        return self._begin_unload(body, is_busy=is_busy, is_used=is_used)
+        process = engine.process if engine.is_up else None
+        return self._begin_unload(body, is_busy=is_busy, is_used=is_used, process=process)
 
     def is_used(self, slot: Slot, entry: str) -> bool:
         """Whether somebody uses a model, or has since the last scan."""

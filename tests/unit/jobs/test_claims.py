@@ -11,16 +11,19 @@ from sqlalchemy import update
 from hal0.db import Database
 from hal0.errors import ClaimLost, EngineRefused
 from hal0.jobs.ledger import claims
-from hal0.jobs.ledger.claims import is_work_waiting
+from hal0.jobs.ledger.claims import is_work_waiting, wait_for_place
 from hal0.jobs.ledger.intake import Wish, machine_load, request_check
 from hal0.jobs.ledger.lane import clear_unload_mark, mark_load_sent
 from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.queries import job_detail
+from hal0.slots.queries import slot_named
 from hal0.states import Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
 from hal0.tables import jobs, slots
 from tests.ledger import (
     RESTORE,
     SENDING,
     add_far_engine,
+    begin_pull,
     begin_validate,
     die,
     end,
@@ -31,6 +34,7 @@ from tests.ledger import (
     mark_sent,
     the_lanes,
     try_claim,
+    unfinished,
 )
 from tests.rows import (
     OPERATOR,
@@ -316,16 +320,56 @@ def test_looking_and_claiming_agree(db: Database, heavy: bool) -> None:
         end(db, held)
 
 
-def test_what_is_restored_is_loaded_in_the_order_in_which_it_was_asked_for(db: Database) -> None:
-    """D14: with room for one, the most important slot must not come too late for it."""
-    make_slots(db, "first", "second", "asked")
+def _restore(db: Database, *names: str) -> None:
+    """Let a machine load these again, in this order."""
+    make_slots(db, *names)
     with db.write() as tx:
         tx.execute(update(slots).values(desired=Desired.LOADED))
-    for name in ("first", "second"):
-        slot = slot_now(db, name)
-        wish = Wish(JobKind.LOAD, slot.wanted_model_id, slot.options)
-        with db.write() as tx:
+        for name in names:
+            slot = slot_named(tx, name)
+            wish = Wish(JobKind.LOAD, slot.wanted_model_id, slot.options)
             assert machine_load(tx, slot, wish, RESTORE) is not None
+
+
+def test_what_is_restored_waits_for_no_download_of_what_is_restored_before_it(
+    db: Database,
+) -> None:
+    """That one's file is gone, and takes hours to come; this one's is there."""
+    _restore(db, "first", "second")
+    download = claim_next(db)
+    for _ in range(3):
+        end(db, claim_next(db), Outcome.SKIPPED)
+    assert try_claim(db) is None, "nobody knows yet that there is something to fetch"
+    load = unfinished(db, "second")[0]
+    with db.read() as tx:
+        assert str(job_detail(tx, load).waiting_for).startswith("load of slot first")
+    begin_pull(db, download)
+    with db.read() as tx:
+        assert job_detail(tx, load).waiting_for is None
+    assert claim_next(db).job.id == load
+
+
+def test_what_is_restored_waits_for_none_that_waits_for_another_download_to_end(
+    db: Database,
+) -> None:
+    _restore(db, "first", "second")
+    download = claim_next(db)
+    with db.write() as tx:
+        wait_for_place(tx, download)
+    for kind in LOAD_STEPS[:3]:
+        held = try_claim(db, fetches=False)
+        assert held is not None
+        assert held.job.kind is kind
+        end(db, held, Outcome.SKIPPED)
+    held = try_claim(db, fetches=False)
+    assert held is not None
+    assert (held.job.kind, held.job.slot_id) == (JobKind.LOAD, slot_now(db, "second").id)
+
+
+def test_what_is_restored_is_loaded_in_the_order_in_which_it_was_asked_for(db: Database) -> None:
+    """D14: with room for one, the most important slot must not come too late for it."""
+    _restore(db, "first", "second")
+    make_slots(db, "asked")
     validating = [claim_next(db) for _ in range(2)]  # the pulls of both
     for held in validating:
         end(db, held, Outcome.SKIPPED)

@@ -15,7 +15,7 @@ from hal0.jobs.reading import Reading
 from hal0.jobs.scan import act_upon
 from hal0.registry.roster import engine_named
 from hal0.settings import Settings
-from hal0.slots.queries import slots_of_engine
+from hal0.slots.queries import stands
 from hal0.states import Desired, JobKind, SlotState
 from hal0.tables import engines, idle_windows, leases, slots
 from tests.ledger import history, job, make_slots, unfinished
@@ -70,7 +70,7 @@ class Scanner:
         """Look at the engine now."""
         with self.db.read() as tx:
             engine = engine_named(tx, "default")
-            before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+            before = stands(tx, engine.id)
         health = EngineHealth(PROCESS, tuple(self.models.values()))
         return act_upon(self.ctx, Reading(engine, health, before))
 
@@ -350,7 +350,7 @@ def test_of_two_workers_that_saw_the_same_only_one_writes(scanner: Scanner) -> N
     scanner.clock.tick(30_000)
     with scanner.db.read() as tx:
         engine = engine_named(tx, "default")
-        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        before = stands(tx, engine.id)
     seen = Reading(engine, EngineHealth(PROCESS, tuple(scanner.models.values())), before)
     assert act_upon(scanner.ctx, seen) == 1
     assert act_upon(scanner.ctx, seen) == 0

@@ -12,7 +12,7 @@ from hal0.jobs.ledger.lane import Lane, lane_of
 from hal0.jobs.losses import mark_lost
 from hal0.jobs.reading import Reading
 from hal0.registry.roster import engine_named
-from hal0.slots.queries import slots_of_engine
+from hal0.slots.queries import stands
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, IncidentKind, SlotState
 from hal0.tables import incidents, slots
@@ -27,7 +27,7 @@ def _read(db: Database, *listed: str, process: str | None = PROCESS, **more: Any
     """What reconcile reads: where the slots stand, then a list of models."""
     with db.read() as tx:
         engine = engine_named(tx, "default")
-        before = {slot.id: slot.last_transition_id for slot in slots_of_engine(tx, engine.id)}
+        before = stands(tx, engine.id)
         lane: Lane | None = lane_of(tx, engine.id)
     models = more.get("models", tuple(LoadedModel(name) for name in listed))
     return Reading(engine, EngineHealth(process, models), before, lane)
@@ -62,6 +62,7 @@ def test_a_model_gone_without_incident_was_unloaded_elsewhere_and_stays_so(db: D
     _ready(db, "chat", "other")
     assert _reconcile(db, _read(db, "m-other")) == 1
     assert history(db)[-1] == "ready>offline unloaded_elsewhere"
+    assert _reconcile(db, _read(db, "m-other")) == 0
     assert slot_now(db).desired == "unloaded"
     assert unfinished(db) == []
     assert slot_now(db, "other").state is SlotState.READY
@@ -137,14 +138,30 @@ def test_a_slot_that_moved_since_the_read_is_left_alone(db: Database) -> None:
     assert slot_now(db).state is SlotState.IDLE
 
 
-def test_a_slot_that_moved_since_the_read_is_no_loads_victim_either(db: Database) -> None:
-    """reconcile_cas_transition"""
+def test_a_slot_that_served_since_the_read_is_a_loads_victim_all_the_same(db: Database) -> None:
+    """Else a busy one would be taken for unloaded by a person, and never come back."""
     _ready(db, "chat", "culprit")
     reading = _read(db)
-    with db.soft() as tx:
-        move(tx, slot_now(db), SlotState.IDLE, Cause.DEMOTED, Act("scan"))
+    for to, cause in (
+        (SlotState.SERVING, Cause.REQUEST_STARTED),
+        (SlotState.READY, Cause.REQUESTS_DONE),
+    ):
+        with db.soft() as tx:
+            move(tx, slot_now(db), to, cause, Act("dispatcher"))
+    assert _mark(db, reading, "culprit") == 1
+    assert history(db)[-1] == "ready>offline evicted_by_engine"
+    assert len(unfinished(db)) == 4
+
+
+def test_a_slot_that_was_loaded_anew_since_the_read_is_no_loads_victim(db: Database) -> None:
+    """reconcile_cas"""
+    _ready(db, "culprit")
+    make_slots(db, "chat")
+    reading = _read(db)
+    ask_load(db)
+    run_load(db)
     assert _mark(db, reading, "culprit") == 0
-    assert slot_now(db).state is SlotState.IDLE
+    assert slot_now(db).state is SlotState.READY
 
 
 def test_a_slot_that_was_loaded_anew_since_the_read_is_left_alone(db: Database) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from sqlalchemy import select, update
@@ -9,16 +10,26 @@ from sqlalchemy import select, update
 from hal0.db import Database
 from hal0.engines.options import as_held
 from hal0.jobs.boot import first_act
+from hal0.jobs.ledger.orders import cancel
 from hal0.jobs.losses import lose_engine
 from hal0.jobs.restore import restore_of
-from hal0.jobs.scan import scan
+from hal0.jobs.settle import settle_all
 from hal0.registry.catalog import model_named
-from hal0.states import Desired, SlotState
+from hal0.states import Desired, JobKind, SlotState
 from hal0.tables import boots, engines, incidents, periodic, slots
 from tests.fakes.lemond import Lemond
 from tests.ledger import eventually, history, the_lanes, unfinished
-from tests.rows import ask_load, ask_unload, make_model, options, slot_now
-from tests.worker import Worker, equip, loads, the_lemond, unloads
+from tests.rows import OPERATOR, ask_load, ask_unload, make_model, options, slot_now
+from tests.worker import (
+    Worker,
+    equip,
+    load_all,
+    load_there,
+    loads,
+    look,
+    the_lemond,
+    unloads,
+)
 
 MakeWorker = Callable[..., Worker]
 ADOPTED = ["offline>starting checked", "starting>warming load_sent", "warming>ready adopted"]
@@ -29,27 +40,9 @@ def worker(make_worker: MakeWorker) -> Worker:
     return make_worker(engine_grace_s=0.5, load_timeout_s=15)
 
 
-def look(db: Database, worker: Worker) -> int:
-    return scan(worker.ctx, the_lemond(db))
-
-
-def _loaded(db: Database, worker: Worker, *names: str) -> None:
-    equip(db, *names)
-    for name in names:
-        ask_load(db, name)
-    worker.work()
-    look(db, worker)
-
-
 def _incidents(db: Database) -> list[str]:
     with db.read() as tx:
         return list(tx.execute(select(incidents.c.kind).order_by(incidents.c.id)).scalars())
-
-
-def _load_there(lemond: Lemond, model: str, **more: object) -> None:
-    """Load a model in the engine's own app."""
-    body = {"model_name": model, "by": "its own app", **more}
-    lemond.post("/v1/load", body).raise_for_status()
 
 
 # -- adoption --------------------------------------------------------------------------------------
@@ -59,7 +52,7 @@ def test_what_somebody_loaded_in_the_engine_is_adopted_and_nothing_is_sent(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
     equip(db, "chat")
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     sent = len(loads(lemond))
     assert look(db, worker) == 1
     assert history(db) == ADOPTED
@@ -74,7 +67,7 @@ def test_what_was_loaded_with_other_options_is_held_so_and_a_load_reloads_it(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
     equip(db, "chat")
-    _load_there(lemond, "m-chat", ctx_size=512)
+    load_there(lemond, "m-chat", ctx_size=512)
     look(db, worker)
     assert slot_now(db).state is SlotState.READY
     assert (slot_now(db).held_options or {})["ctx_size"] == 512
@@ -86,8 +79,8 @@ def test_what_was_loaded_with_other_options_is_held_so_and_a_load_reloads_it(
 def test_what_somebody_reloaded_with_other_options_is_not_taken_for_what_was_wanted(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "chat")
-    _load_there(lemond, "m-chat", ctx_size=512)
+    load_all(db, worker, "chat")
+    load_there(lemond, "m-chat", ctx_size=512)
     look(db, worker)
     assert (slot_now(db).state, len(history(db))) == (SlotState.READY, 3), "no change of state"
     ask_load(db)
@@ -101,7 +94,7 @@ def test_a_model_whose_backend_does_not_answer_is_not_adopted(
 ) -> None:
     """L-5"""
     equip(db, "chat")
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     lemond.script(models={"m-chat": {"backend": "refuse"}})
     assert look(db, worker) == 0
     assert slot_now(db).state is SlotState.OFFLINE
@@ -112,7 +105,7 @@ def test_backends_are_asked_all_at_once(db: Database, lemond: Lemond, worker: Wo
     names = ["one", "two", "three"]
     equip(db, *names)
     for name in names:
-        _load_there(lemond, f"m-{name}")
+        load_there(lemond, f"m-{name}")
     lemond.script(models={f"m-{name}": {"backend": "hang"} for name in names})
     with ThreadPoolExecutor(1) as pool:
         looking = pool.submit(look, db, worker)
@@ -127,7 +120,7 @@ def test_another_file_of_the_same_name_is_a_stranger_and_never_touched(
     """D16"""
     equip(db, "chat")
     lemond.script(models={"m-chat": {"checkpoint": "/elsewhere/m-chat.gguf"}})
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     assert look(db, worker) == 0
     assert slot_now(db).state is SlotState.OFFLINE
     assert unloads(lemond) == []
@@ -136,11 +129,11 @@ def test_another_file_of_the_same_name_is_a_stranger_and_never_touched(
 def test_a_strangers_model_is_told_and_never_touched(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     equip(db, "other")
     with db.write() as tx:
         tx.execute(update(slots).where(slots.c.name == "other").values(wanted_model_id=None))
-    _load_there(lemond, "m-other")
+    load_there(lemond, "m-other")
     assert look(db, worker) == 0
     seen = the_lemond(db).seen or {}
     assert (seen["strangers"], seen["models"]) == (["m-other"], ["m-chat", "m-other"])
@@ -160,7 +153,7 @@ def test_a_load_that_timed_out_is_not_adopted_by_a_machine_but_by_an_operators_l
     eventually(lambda: unloads(lemond))
     ask_unload(db)
     eventually(lambda: worker.work() or slot_now(db).state is SlotState.OFFLINE)
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     probed = lemond.state()["probed"]
     assert look(db, worker) == 0
     assert lemond.state()["probed"] == probed, "nobody waits for what is not adopted"
@@ -176,7 +169,7 @@ def test_a_load_of_what_is_listed_and_does_not_answer_unloads_it_first_and_is_se
 ) -> None:
     worker = make_worker(load_timeout_s=2)
     equip(db, "chat")
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     lemond.script(models={"m-chat": {"backend": "refuse"}})
     ask_load(db)
     worker.work()
@@ -192,13 +185,14 @@ def test_a_load_of_what_is_listed_and_does_not_answer_unloads_it_first_and_is_se
 def test_what_a_person_unloads_there_stays_unloaded_and_is_adopted_when_they_load_it_again(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "chat", "other")
+    load_all(db, worker, "chat", "other")
     lemond.post("/v1/unload", {"model_name": "m-chat"}).raise_for_status()
     assert look(db, worker) == 1
     assert history(db)[-1] == "ready>offline unloaded_elsewhere"
+    look(db, worker)
     assert (slot_now(db).desired, _incidents(db)) == (Desired.UNLOADED, [])
     assert unfinished(db) == []
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     look(db, worker)
     assert history(db)[-3:] == ADOPTED
     assert slot_now(db, "other").state is SlotState.READY
@@ -207,17 +201,18 @@ def test_what_a_person_unloads_there_stays_unloaded_and_is_adopted_when_they_loa
 def test_several_that_were_unloaded_there_are_one_incident(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "one", "two", "three")
+    load_all(db, worker, "one", "two", "three")
     lemond.post("/v1/unload", {})
     assert look(db, worker) == 3
     assert _incidents(db) == ["unloaded_elsewhere"]
+    look(db, worker)
     assert {slot_now(db, name).desired for name in ("one", "two", "three")} == {"unloaded"}
 
 
 def test_a_restarted_engine_gets_back_what_is_wanted_the_most_important_first(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "low", "high")
+    load_all(db, worker, "low", "high")
     with db.write() as tx:
         tx.execute(update(slots).where(slots.c.name == "high").values(priority=5))
     lemond.kill()
@@ -235,9 +230,9 @@ def test_what_a_full_engine_dropped_for_another_client_is_marked_and_not_brought
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
     lemond.script(max_loaded_models=1)
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     equip(db, "stranger")
-    _load_there(lemond, "m-stranger")
+    load_there(lemond, "m-stranger")
     look(db, worker)
     assert history(db)[-1] == "ready>offline evicted_by_engine"
     assert (slot_now(db).desired, _incidents(db)) == (Desired.LOADED, ["load_made_room"])
@@ -250,7 +245,7 @@ def test_an_engine_that_does_not_say_what_it_has_changes_nothing(
     db: Database, lemond: Lemond, worker: Worker, health: str
 ) -> None:
     """C8"""
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.drop("m-chat")
     lemond.script(health=health)
     assert look(db, worker) == 0
@@ -261,10 +256,10 @@ def test_a_person_s_unload_after_a_restart_nobody_saw_is_not_undone(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
     """The engine had the model again before anyone looked: another process is another story."""
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.kill()
     lemond.start()
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     assert look(db, worker) == 1
     assert history(db)[-4:] == ["ready>offline engine_restarted", *ADOPTED]
     assert _incidents(db) == ["engine_restarted"]
@@ -277,10 +272,10 @@ def test_a_person_s_unload_after_a_restart_nobody_saw_is_not_undone(
 def test_what_another_process_lists_and_does_not_serve_is_loaded_again(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.kill()
     lemond.start()
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     lemond.script(models={"m-chat": {"backend": "refuse"}})
     assert look(db, worker) == 1
     assert history(db)[-1] == "ready>offline engine_restarted"
@@ -289,7 +284,7 @@ def test_what_another_process_lists_and_does_not_serve_is_loaded_again(
 
 def _fail_to_unload(db: Database, lemond: Lemond, worker: Worker) -> None:
     """Leave a slot in error whose model the engine still has."""
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.script(models={"m-chat": {"unload": "fail"}})
     ask_unload(db)
     worker.work()
@@ -315,7 +310,7 @@ def test_what_another_process_has_is_not_what_a_slot_in_error_left(
     _fail_to_unload(db, lemond, worker)
     lemond.kill()
     lemond.start()
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     look(db, worker)
     assert unfinished(db) == []
 
@@ -332,10 +327,60 @@ def test_what_a_person_loads_after_a_load_that_timed_out_is_not_unloaded(
     lemond.script(models={"m-chat": {"load": "ok", "load_fail": "no", "load_evicts": False}})
     eventually(lambda: not the_lanes(db))
     lemond.script(models={"m-chat": None})
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     look(db, worker)
     assert unfinished(db) == []
     assert unloads(lemond) == []
+
+
+def test_what_a_slot_in_error_left_is_another_s_once_a_look_has_missed_it(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """A person unloads it in the engine's own app, and loads it there again."""
+    _fail_to_unload(db, lemond, worker)
+    lemond.post("/v1/unload", {"model_name": "m-chat"}).raise_for_status()
+    sent = len(unloads(lemond))
+    look(db, worker)
+    assert (slot_now(db).state, slot_now(db).engine_model) == (SlotState.ERROR, None)
+    load_there(lemond, "m-chat")
+    look(db, worker)
+    worker.work()
+    assert len(unloads(lemond)) == sent
+
+
+def test_a_slot_does_not_keep_another_file_that_came_under_its_model_s_name(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    load_all(db, worker, "chat")
+    lemond.script(models={"m-chat": {"entry": {"checkpoint": "/elsewhere/m-chat.gguf"}}})
+    assert look(db, worker) == 1
+    assert history(db)[-1] == "ready>offline unloaded_elsewhere"
+
+
+def test_a_slot_keeps_its_file_by_whatever_path_the_engine_calls_it(
+    db: Database, lemond: Lemond, worker: Worker, tmp_path: Path
+) -> None:
+    load_all(db, worker, "chat")
+    link = tmp_path / "a link"
+    link.symlink_to(db.path.parent / "models" / "m-chat.gguf")
+    lemond.script(models={"m-chat": {"entry": {"checkpoint": str(link)}}})
+    assert look(db, worker) == 0
+    assert slot_now(db).state is SlotState.READY
+
+
+def test_a_slot_without_a_model_that_has_a_name_at_its_engine_ends_no_look(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    """Its load was cancelled behind what an unload had left, and then its model taken away."""
+    _fail_to_unload(db, lemond, worker)
+    lemond.script(models={"m-chat": {"entry": {"checkpoint": None}}})
+    ask_load(db)
+    held = worker.work_up_to(JobKind.LOAD)
+    with db.write() as tx:
+        cancel(tx, held.job.id, OPERATOR)
+        tx.execute(update(slots).values(wanted_model_id=None))
+    assert (slot_now(db).state, slot_now(db).engine_model) == (SlotState.OFFLINE, "m-chat")
+    assert look(db, worker) == 0
 
 
 # -- an engine that is away ------------------------------------------------------------------------
@@ -344,7 +389,7 @@ def test_what_a_person_loads_after_a_load_that_timed_out_is_not_unloaded(
 def test_an_engine_that_stays_away_costs_its_slots_and_gives_them_back_when_it_returns(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "chat", "other")
+    load_all(db, worker, "chat", "other")
     lemond.kill()
     assert look(db, worker) == 0, "not within its grace"
     assert slot_now(db).state is SlotState.READY
@@ -362,11 +407,33 @@ def test_an_engine_that_stays_away_costs_its_slots_and_gives_them_back_when_it_r
     assert slot_now(db).state is SlotState.IDLE
 
 
+def test_an_engine_that_stays_away_costs_its_slots_also_while_it_owes_a_load(
+    db: Database, lemond: Lemond, make_worker: MakeWorker
+) -> None:
+    """Who waits for the lane would wait for an engine that never comes back."""
+    worker = make_worker(engine_grace_s=0.5, load_timeout_s=0.5)
+    load_all(db, worker, "chat")
+    equip(db, "other")
+    lemond.script(models={"m-other": {"load": "hang"}})
+    ask_load(db, "other")
+    worker.work()
+    assert len(the_lanes(db)) == 1
+    lemond.kill()
+    eventually(lambda: look(db, worker) == 1)
+    assert history(db)[-1] == "ready>error engine_lost"
+    lemond.start()
+    settle_all(worker.ctx)
+    eventually(lambda: not the_lanes(db))
+    look(db, worker)
+    worker.work()
+    assert slot_now(db).state is SlotState.IDLE
+
+
 def test_what_was_held_comes_back_not_what_was_asked_for_in_vain(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
     """B15: a bad new model never got as far as the engine; the old one served on."""
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     held = slot_now(db).model_id
     make_model(db, "bad", db.path.parent / "models" / "bad.gguf")
     (db.path.parent / "models" / "bad.gguf").write_bytes(b"no model")
@@ -387,7 +454,7 @@ def test_an_answer_of_any_kind_ends_an_absence(
     db: Database, lemond: Lemond, make_worker: MakeWorker
 ) -> None:
     worker = make_worker(engine_grace_s=3600)
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.kill()
     look(db, worker)
     assert the_lemond(db).away_ms is not None
@@ -401,7 +468,7 @@ def test_an_absence_that_nobody_looked_at_for_long_begins_anew(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
     """The workers were away: nobody knows who was there meanwhile."""
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.kill()
     look(db, worker)
     an_hour = 3_600_000
@@ -419,7 +486,7 @@ def test_an_absence_that_nobody_looked_at_for_long_begins_anew(
 def test_an_engine_that_came_back_while_this_waited_for_the_database_is_not_lost(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     with db.write() as tx:
         assert lose_engine(tx, the_lemond(db).id, grace_ms=0) == 0
 
@@ -428,7 +495,7 @@ def test_an_engine_that_hung_and_goes_on_has_its_models_adopted(
     db: Database, lemond: Lemond, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hal0.jobs.scan.HEALTH_S", 0.3)
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     with db.write() as tx:
         tx.execute(update(engines).values(unreachable_boot=None, unreachable_ms=None))
     lemond.script(health="hang", live="hang")
@@ -446,7 +513,7 @@ def test_a_slow_health_is_not_a_dead_server(
 ) -> None:
     """18 s were seen while a busy model was unloaded; /live decides."""
     monkeypatch.setattr("hal0.jobs.scan.HEALTH_S", 0.3)
-    _loaded(db, worker, "chat")
+    load_all(db, worker, "chat")
     lemond.script(health="hang")
     for _ in range(4):
         assert look(db, worker) == 0
@@ -475,7 +542,7 @@ def test_a_load_that_waited_in_vain_for_its_engine_is_made_up_for_when_that_retu
 @pytest.fixture
 def rebooted(db: Database, lemond: Lemond, worker: Worker) -> Worker:
     """The host was started again with two slots loaded, one that is not wanted, and no engine."""
-    _loaded(db, worker, "chat", "other", "unwanted")
+    load_all(db, worker, "chat", "other", "unwanted")
     ask_unload(db, "unwanted")
     worker.work()
     lemond.kill()
@@ -509,7 +576,7 @@ def test_after_a_reboot_what_the_engine_has_already_is_adopted(
 ) -> None:
     """D14: in any order of engine, API, worker."""
     lemond.start()
-    _load_there(lemond, "m-chat")
+    load_there(lemond, "m-chat")
     before = len(loads(lemond))
     look(db, rebooted)
     rebooted.work()
@@ -521,7 +588,7 @@ def test_after_a_reboot_what_the_engine_has_already_is_adopted(
 def test_two_slots_and_room_for_one_settle(db: Database, lemond: Lemond, worker: Worker) -> None:
     """Two slots that evict each other for ever would load for ever."""
     lemond.script(max_loaded_models=1)
-    _loaded(db, worker, "one", "two")
+    load_all(db, worker, "one", "two")
     assert _incidents(db) == ["load_made_room"]
     lemond.kill()
     lemond.start()

@@ -20,13 +20,15 @@ from hal0.registry.roster import add_engine
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
-from hal0.tables import failed_keys, transitions
+from hal0.tables import failed_keys, incidents, transitions
 from tests.rows import claim_next, make_model, make_slot, slot_now
 
 SENDING = Sending("tiny", "1-1", timeout_s=60, settle_s=60)
 RESTORE = By("reconcile", origin=Origin.RESTORE)
 IDLE = By("scan", origin=Origin.IDLE)
 LIMIT_S = 20.0
+ADOPTED = ["offline>starting checked", "starting>warming load_sent", "warming>ready adopted"]
+"""A slot's history when it takes over what its engine has already."""
 
 
 def make_slots(db: Database, *names: str) -> list[Slot]:
@@ -141,6 +143,12 @@ def the_lanes(db: Database) -> list[Lane]:
     """Read every load that is not settled."""
     with db.read() as tx:
         return lanes(tx)
+
+
+def incident_kinds(db: Database) -> list[str]:
+    """Return of what kind the incidents are, oldest first."""
+    with db.read() as tx:
+        return list(tx.execute(select(incidents.c.kind).order_by(incidents.c.id)).scalars())
 
 
 def history(db: Database, slot: str = "chat") -> list[str]:

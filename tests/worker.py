@@ -23,10 +23,10 @@ from hal0.jobs.rounds import Rounds
 from hal0.jobs.scan import scan
 from hal0.registry.roster import EngineRow, add_engine, engine_named
 from hal0.settings import Settings
-from hal0.states import JobKind
+from hal0.states import JobKind, SlotState
 from tests.fakes.lemond import Lemond
 from tests.ledger import LIMIT_S, try_claim
-from tests.rows import ask_load, make_model, make_slot
+from tests.rows import ask_load, ask_unload, make_model, make_slot, slot_now
 from tests.tiny_gguf import write_tiny_gguf
 
 
@@ -129,6 +129,14 @@ def load_all(db: Database, worker: Worker, *names: str) -> None:
         ask_load(db, name)
     worker.work()
     look(db, worker)
+
+
+def unload_in_vain(db: Database, lemond: Lemond, worker: Worker) -> None:
+    """Have the engine refuse to unload `m-chat` from now on: it keeps it, its slot is in error."""
+    lemond.script(models={"m-chat": {"unload": "fail"}})
+    ask_unload(db)
+    worker.work()
+    assert slot_now(db).state is SlotState.ERROR
 
 
 def load_there(lemond: Lemond, model: str, **more: object) -> None:

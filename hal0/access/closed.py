@@ -46,7 +46,7 @@ def open_if_refused(db: Database) -> Iterator[None]:
     is_open = not was_closed(db.path)
     try:
         yield
-    except Exception:
+    except Exception:  # whatever it was, it is raised again
         if is_open:
             _open_again(db)
         raise

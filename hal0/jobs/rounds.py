@@ -75,7 +75,7 @@ def _look(ctx: Context, engine: EngineRow) -> None:
         scan(ctx, engine)
     except Hal0Error as error:
         log.warning("engine %s is not scanned: %s", engine.name, error.detail)
-    except Exception:
+    except Exception:  # a bug in one look must not keep the turn, or end the rounds
         if not ctx.stopping.is_set():
             log.exception("engine %s is not scanned", engine.name)
     finally:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,10 +28,10 @@ from hal0.tables import breakers, periodic, slots
 from tests.fakes.lemond import Lemond
 from tests.ledger import LIMIT_S, eventually, never, the_lanes
 from tests.rows import ask_load, slot_now
+from tests.unit.jobs.conftest import MakeWorker
 from tests.worker import Worker, equip, the_lemond
 from workers.tasks import make_huey
 
-MakeWorker = Callable[..., Worker]
 SHORT_MS = 1500
 
 

@@ -15,7 +15,7 @@ from hal0.tables import leases, periodic, slots
 from tests.fakes.lemond import Lemond
 from tests.ledger import IDLE, eventually, history, job, outcomes
 from tests.rows import ask_load, ask_unload, slot_now
-from tests.worker import Worker, equip, loads, unloads
+from tests.worker import Worker, equip, loads, unload_in_vain, unloads
 
 CHAT = {"model": "m-chat", "messages": [{"role": "user", "content": "hello"}]}
 
@@ -135,10 +135,7 @@ def test_a_request_that_does_not_end_fails_the_unload_and_force_does_not_wait(
 def test_what_an_error_left_in_the_engine_is_cut_off_from_nobody_who_uses_it(
     db: Database, lemond: Lemond, loaded: Worker
 ) -> None:
-    lemond.script(models={"m-chat": {"unload": "fail"}})
-    ask_unload(db)
-    loaded.work()
-    assert slot_now(db).state is SlotState.ERROR
+    unload_in_vain(db, lemond, loaded)
     lemond.script(models={"m-chat": {"entry": {"is_busy": True}}})
     (unload,) = ask_unload(db, drain_timeout_s=20).job_ids
     loaded.work()
@@ -197,10 +194,7 @@ def test_what_should_not_be_there_is_unloaded_once_by_a_machine(
     db: Database, lemond: Lemond, loaded: Worker
 ) -> None:
     """late_unload: an unload that failed leaves its model in the engine."""
-    lemond.script(models={"m-chat": {"unload": "fail"}})
-    ask_unload(db)
-    loaded.work()
-    assert slot_now(db).state is SlotState.ERROR
+    unload_in_vain(db, lemond, loaded)
 
     _look(db, loaded)
     (again,) = [held.job for held in loaded.work()]

@@ -1,7 +1,5 @@
 """An unload that the engine answers after its limit, and whose mark it is (ADR-0007)."""
 
-from collections.abc import Callable
-
 from hal0.db import Database
 from hal0.jobs import settle
 from hal0.jobs.ledger.lane import clear_unload_mark, mark_unload_sent
@@ -9,9 +7,8 @@ from hal0.states import SlotState
 from tests.fakes.lemond import Lemond
 from tests.ledger import SENDING, die, eventually, history, make_slots, mark_sent
 from tests.rows import ask_load, ask_unload, claim_next, run_load, slot_now
-from tests.worker import Worker, equip, load_all, load_there, the_lemond, unloads
-
-MakeWorker = Callable[..., Worker]
+from tests.unit.jobs.conftest import MakeWorker
+from tests.worker import equip, load_all, load_there, the_lemond, unloads
 
 
 def test_a_late_answer_to_an_unload_takes_the_mark_off_and_empties_the_slot(

@@ -1,6 +1,6 @@
 """A load past its limit at an engine that can give it up: its process is killed, the lane goes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -14,9 +14,7 @@ from tests.fakes.router import Router
 from tests.ledger import eventually, history, the_lanes
 from tests.rows import ask_load, make_model, make_slot, slot_now
 from tests.tiny_gguf import write_tiny_gguf
-from tests.worker import Worker
-
-MakeWorker = Callable[..., Worker]
+from tests.unit.jobs.conftest import MakeWorker
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """What a machine loads again meets: an engine that is not itself yet, downloads, old failures."""
 
-from collections.abc import Callable
-
 import pytest
 
 from hal0.db import Database
@@ -11,9 +9,8 @@ from hal0.states import Cause, JobKind, SlotState
 from tests.fakes.lemond import Lemond
 from tests.ledger import eventually, has_failed_key, job, the_lanes
 from tests.rows import ask_load, slot_now
+from tests.unit.jobs.conftest import MakeWorker
 from tests.worker import Worker, equip, load_all, load_there, look
-
-MakeWorker = Callable[..., Worker]
 
 
 def _restart(lemond: Lemond) -> None:

@@ -1,7 +1,5 @@
 """How the lane goes: only when the engine has settled its load, and never a model left behind."""
 
-from collections.abc import Callable
-
 import pytest
 from sqlalchemy import update
 
@@ -16,9 +14,8 @@ from hal0.tables import engine_lane, slots
 from tests.fakes.lemond import Lemond
 from tests.ledger import eventually, history, job, never, the_lanes, unfinished
 from tests.rows import OPERATOR, ask_load, slot_now
+from tests.unit.jobs.conftest import MakeWorker
 from tests.worker import Worker, equip, loads, unloads
-
-MakeWorker = Callable[..., Worker]
 
 
 def _incidents(db: Database) -> list[str]:

@@ -4,7 +4,7 @@
       SettingsError
       RequestError       a caller asked for something that cannot be done
         InvalidRequest, NotHttp, HeadTooLarge, NotJson, NotJsonType, TooLarge, TooSlow,
-        Unauthorized, TooManyFailures, Forbidden, BadHost, BadOrigin, RouteNotFound,
+        NoRoom, Unauthorized, TooManyFailures, Forbidden, BadHost, BadOrigin, RouteNotFound,
         MethodNotAllowed, KeyReused, BadPin
         NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound, TokenNotFound,
                          IncidentNotFound
@@ -102,11 +102,25 @@ class TooLarge(RequestError):
     status = 413
 
 
+class Stopping(RequestError):
+    """The API was told to stop and the request's time to end is over; send it again."""
+
+    code = "api.stopping"
+    status = 503
+
+
 class TooSlow(RequestError):
     """The request did not arrive within HAL0_REQUEST_TIMEOUT_S."""
 
     code = "request.too_slow"
     status = 408
+
+
+class NoRoom(RequestError):
+    """The bodies of requests that wait for their answers take all the room there is; come again."""
+
+    code = "request.no_room"
+    status = 503
 
 
 class NotHttp(RequestError):
@@ -499,6 +513,57 @@ class LoadTimeout(PreloadError):
 
     code = "preload.load_timeout"
     status = 504
+
+
+class InferenceError(Hal0Error):
+    """The request for inference cannot be served by its slot now."""
+
+    code = "inference.error"
+    status = 503
+
+
+class SlotLoading(InferenceError):
+    """The slot's model is not loaded yet; come again."""
+
+    code = "slot.loading"
+
+
+class SlotDraining(InferenceError):
+    """The slot is about to be unloaded; requests that run may end, new ones are refused."""
+
+    code = "slot.draining"
+
+
+class SlotUnloaded(InferenceError):
+    """The slot's model was unloaded, or is not to be loaded by a request; load it."""
+
+    code = "slot.unloaded"
+
+
+class SlotParked(InferenceError):
+    """The slot keeps losing its model; no machine loads it for now."""
+
+    code = "slot.parked"
+
+
+class SlotLoadFailed(InferenceError):
+    """The slot is in error, or a load of what it wants has failed; retry its job."""
+
+    code = "slot.load_failed"
+    status = 502
+
+
+class SlotFull(InferenceError):
+    """So many requests wait for this slot already that no further one may."""
+
+    code = "slot.full"
+    status = 429
+
+
+class ModelAmbiguous(Conflict):
+    """Several slots hold this model; name the slot instead."""
+
+    code = "model.ambiguous"
 
 
 class EngineError(Hal0Error):

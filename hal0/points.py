@@ -29,17 +29,23 @@ its answer was read; `done` the end of this attempt is committed, whatever it wa
 was found is committed; `fetched` the file has its final name; `aside` a file of a wrong digest has
 its `.bad` name."""
 
+OF_API: Final = (
+    *("api.enqueued", "wake.enqueued"),
+    *("serving.entered", "serving.counted", "serving.left"),
+)
+"""Reached by an API; what the name says is committed, and nobody has been told."""
+
 ALONE: Final = (
-    *("api.enqueued", "queue.claimed", "rescue.requeued"),
+    *("queue.claimed", "rescue.requeued", "leases.cleared"),
     *("settle.read", "settle.done", "scan.read", "scan.done", "place.marked", "place.answered"),
 )
-"""`enqueued`, `requeued`, `settle.done`, `scan.done`: what the name says is committed.
+"""`requeued`, `cleared`, `settle.done`, `scan.done`: what the name says is committed.
 `settle.read`: it is known that the engine owes nothing more to a load, and not yet written;
 `scan.read`: an engine's list was read that changes something, and nothing is written.
 `place`: a load unloads first what the engine lists and what does not answer."""
 
 POINTS: Final = frozenset(
-    [*ALONE, *(f"{kind}.{step}" for kind, steps in STEPS.items() for step in steps)]
+    [*OF_API, *ALONE, *(f"{kind}.{step}" for kind, steps in STEPS.items() for step in steps)]
 )
 
 _armed: dict[str, str] = {}

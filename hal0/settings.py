@@ -130,6 +130,34 @@ class Settings(BaseSettings):
     engine_grace_s: Seconds = Field(
         60.0, description="seconds without anybody at an engine's address until its slots fail"
     )
+    serving_linger_s: Seconds = Field(
+        1.0, description="seconds a slot stays serving after its last request; 0 = none"
+    )
+    wake_timeout_s: Seconds = Field(
+        60.0, description="seconds a request waits for its model to be loaded, or for a place"
+    )
+    max_in_flight: int = Field(
+        64, ge=1, description="requests of one slot that one API forwards at once"
+    )
+    max_waiting: int = Field(
+        64, ge=0, description="requests of one slot that wait in one API; a further one gets 429"
+    )
+    body_limit_bytes: int = Field(
+        64 * 2**20,
+        ge=1,
+        le=2**29,
+        description="bytes that the body of a request for inference may have; those of all that "
+        "wait for their answers in one API, 512 MiB",
+    )
+    connect_timeout_s: Seconds = Field(
+        5.0, gt=0, description="seconds in which an engine must take the connection of a request"
+    )
+    first_byte_timeout_s: Seconds = Field(
+        600.0, gt=0, description="seconds in which an engine must begin to answer a request"
+    )
+    between_bytes_timeout_s: Seconds = Field(
+        120.0, gt=0, description="seconds in which an engine must go on with an answer"
+    )
     busy_timeout_s: Seconds = Field(5.0, description="seconds a writer waits for the database")
     point: str | None = Field(None, description="crash point of tests: <name>:<kill|stop|sleep>")
 

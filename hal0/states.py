@@ -6,7 +6,7 @@ offline     created, unloaded, reconciled, or a lone pull/validate is done. A lo
 pulling     `pull`, when bytes are fetched. Its chain's next job leaves it; failure leads to error.
 starting    `validate` when it begins (or `load`, when the slot is not there yet).
 warming     `load`, in the commit that marks the request as sent. Left when the engine has settled
-            it: ready (idle when a machine asked), error, or offline when the engine is another one.
+            it: ready (idle after a restore), error, or offline when the engine is another one.
 ready       `load` and adoption; the last request that left.
 serving     the dispatcher, at the first request.
 idle        the idle scan. A request leaves it, or an unload.
@@ -125,6 +125,17 @@ class Origin(StrEnum):
     """A machine that loads again what was lost, or what is wanted at boot."""
     IDLE = "idle"
     """A machine that unloads what nobody uses, or what should not be there."""
+    WAKE = "wake"
+    """A request for inference that came to a slot whose model is not loaded."""
+
+
+class Wake(StrEnum):
+    """Whether a request for inference loads the model of a slot that is offline."""
+
+    ALWAYS = "always"
+    AUTO = "auto"
+    """Unless an operator, or somebody at the engine, unloaded it."""
+    NEVER = "never"
 
 
 class IncidentKind(StrEnum):
@@ -145,16 +156,32 @@ class IncidentKind(StrEnum):
 
 
 class Desired(StrEnum):
-    """What an operator wants of a slot."""
+    """What is wanted of a slot."""
 
     LOADED = "loaded"
     UNLOADED = "unloaded"
+
+
+class DesiredBy(StrEnum):
+    """Who said last what is wanted of a slot."""
+
+    NOBODY = "nobody"
+    """It was created, and nothing was asked of it."""
+    OPERATOR = "operator"
+    WAKE = "wake"
+    """A request for inference, which had it loaded."""
+    IDLE = "idle"
+    """A machine, which unloaded what nobody used."""
+    ELSEWHERE = "elsewhere"
+    """Somebody who unloaded its model in the engine's own app."""
 
 
 TRANSIENT: Final = frozenset(
     {SlotState.PULLING, SlotState.STARTING, SlotState.WARMING, SlotState.UNLOADING}
 )
 DISPATCHABLE: Final = frozenset({SlotState.READY, SlotState.SERVING, SlotState.IDLE})
+OF_REQUESTS: Final = frozenset({Cause.REQUEST_STARTED, Cause.REQUESTS_DONE, Cause.LEASES_CLEARED})
+"""Causes of changes that leave what a slot holds where it is, and nobody decided."""
 FINISHED: Final = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
 
 

@@ -28,9 +28,20 @@ from sqlalchemy import (
     text,
 )
 
-from hal0.states import DISPATCHABLE, Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState
+from hal0.states import (
+    DISPATCHABLE,
+    Cause,
+    Desired,
+    DesiredBy,
+    JobKind,
+    JobState,
+    Origin,
+    Outcome,
+    SlotState,
+    Wake,
+)
 
-REVISION: Final = "0004"
+REVISION: Final = "0005"
 """The newest revision in `migrations/versions`; a database of another one is refused."""
 
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
@@ -210,10 +221,16 @@ slots = Table(
     Column("deleted_at", UtcTime),
     Column("load_timeout_s_per_gb", Float),
     Column("restore", JsonText),  # what a machine is to load again, and why: `restore.Restore`
+    Column("wake", Text, nullable=False, server_default=Wake.AUTO),
+    Column("max_in_flight", Integer),
+    Column("max_waiting", Integer),
+    Column("desired_by", Text, nullable=False, server_default=DesiredBy.NOBODY),
     # A name means one slot among the living; audit rows of a deleted one keep its id.
     Index("ux_slots_name", "name", unique=True, sqlite_where=text("deleted_at IS NULL")),
     Index("ix_slots_engine_id", "engine_id", sqlite_where=text("deleted_at IS NULL")),
     _one_of("state", SlotState, "state"),
+    _one_of("wake", Wake, "wake"),
+    _one_of("desired_by", DesiredBy, "desired_by"),
     _one_of("desired", Desired, "desired"),
     CheckConstraint(
         "model_id IS NOT NULL OR state NOT IN ("
@@ -259,6 +276,17 @@ idle_windows = Table(
     Column("since_boot", Text, nullable=False),
     Column("since_ms", Integer),  # NULL = in use at the last look
     comment="since when a loaded model is unused, as the scans saw it",
+)
+
+speeds = Table(
+    "speeds",
+    metadata,
+    Column("slot_id", ForeignKey("slots.id"), primary_key=True),
+    Column("requests", Integer, nullable=False),  # of how many these are the medians
+    Column("first_byte_ms", Float, nullable=False),
+    Column("tokens_per_s", Float),  # NULL = the engine tells none
+    Column("at", UtcTime, nullable=False),
+    comment="how fast a slot answered the last requests; nothing of what was asked or said",
 )
 
 transitions = Table(

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
-from hal0.clock import monotonic_ms
+from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
 from hal0.errors import EngineRefused, Hal0Error
 from hal0.jobs import reconcile
@@ -17,8 +17,10 @@ from hal0.jobs.reading import Reading
 from hal0.jobs.rescue import rescue
 from hal0.jobs.survey import survey
 from hal0.registry.roster import add_engine
-from hal0.slots.queries import Slot, slot_by_id
-from hal0.slots.transitions import move
+from hal0.slots import leases
+from hal0.slots.leases import LeaseKey
+from hal0.slots.queries import Slot, slot_by_id, slot_named
+from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
 from hal0.tables import failed_keys, incidents, transitions
 from tests.rows import claim_next, make_model, make_slot, slot_now
@@ -92,6 +94,25 @@ def mark_sent(db: Database, held: Claim, sending: Sending = SENDING) -> Claim:
             move(tx, claims.check(tx, held), SlotState.UNLOADING, _cause(held), held.act)
             mark_unload_sent(tx, held, sending)
         return claims.renewed(tx, held)
+
+
+def serve(db: Database, slot: str = "chat", requests: int = 1, api: str = "an-api") -> None:
+    """Let requests run that came through an API process."""
+    with db.soft() as tx:
+        now = slot_named(tx, slot)
+        if now.state is not SlotState.SERVING:
+            now = move(tx, now, SlotState.SERVING, Cause.REQUEST_STARTED, Act("dispatcher"))
+        leases.hold(tx, LeaseKey(now.id, now.generation, api), requests)
+
+
+def served(db: Database, slot: str = "chat", api: str = "an-api") -> None:
+    """Let the last request of an API process end."""
+    with db.soft() as tx:
+        now = slot_named(tx, slot)
+        leases.give_back(tx, LeaseKey(now.id, now.generation, api))
+        leases.note_use(tx, now.id, now.generation, utc_now())
+        if not leases.is_held(tx, now.id, now.generation):
+            move(tx, now, SlotState.READY, Cause.REQUESTS_DONE, Act("dispatcher"))
 
 
 def _cause(held: Claim) -> Cause:

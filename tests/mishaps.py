@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from hal0.clock import monotonic_ms
 from hal0.db import Database
 from hal0.engines.base import EngineHealth
 from hal0.errors import EngineRefused
@@ -60,4 +61,4 @@ def see(db: Database, engine: str = "default", **seen: Any) -> None:
     """Let a scan have read what an engine says of itself; what is not given is as of a new one."""
     told: dict[str, Any] = {"version": "11.7.0", "max_models": None, "models": [], "strangers": []}
     with db.soft() as tx:
-        note_scan(tx, engine_named(tx, engine), {**told, **seen})
+        note_scan(tx, engine_named(tx, engine), {**told, **seen}, monotonic_ms())

@@ -90,12 +90,14 @@ def slot_now(db: Database, name: str = "chat") -> Slot:
 
 def ask_load(db: Database, slot: str = "chat", by: By = OPERATOR, **wish: Any) -> Accepted:
     """Want a slot loaded, as the API does."""
+    wish.setdefault("drain_timeout_s", 30.0)
     with db.write() as tx:
         return intake.request_load(tx, slot_named(tx, slot), Wish(JobKind.LOAD, **wish), by)
 
 
 def ask_unload(db: Database, slot: str = "chat", by: By = OPERATOR, **wish: Any) -> Accepted:
     """Want a slot empty, as the API does."""
+    wish.setdefault("drain_timeout_s", 30.0)
     with db.write() as tx:
         return intake.request_unload(tx, slot_named(tx, slot), Wish(JobKind.UNLOAD, **wish), by)
 

@@ -57,11 +57,12 @@ class EngineRow:
         return monotonic_ms() - self.unreachable_ms
 
     @property
-    def unscanned_ms(self) -> int | None:
-        """How many milliseconds ago a scan got its list; None = never on this boot."""
-        if self.scanned_ms is None or self.scanned_boot != boot_id():
-            return None
-        return monotonic_ms() - self.scanned_ms
+    def list_ms(self) -> int | None:
+        """When the last scan began that got a list, on the monotonic clock; None = not this boot.
+
+        What is so since then may not be in the list.
+        """
+        return self.scanned_ms if self.scanned_boot == boot_id() else None
 
 
 def _row(row: Any) -> EngineRow:
@@ -157,11 +158,11 @@ def note_presence(tx: Connection, engine_id: int) -> None:
     )
 
 
-def note_scan(tx: Connection, engine: EngineRow, seen: Mapping[str, Any]) -> None:
-    """Remember that a scan got the engine's list, and what the engine said of itself."""
+def note_scan(tx: Connection, engine: EngineRow, seen: Mapping[str, Any], began_ms: int) -> None:
+    """Remember that a scan which began then got a list, and what the engine said of itself."""
     changed = {} if engine.seen == seen else {"seen": dict(seen)}
     tx.execute(
         update(engines)
         .where(engines.c.id == engine.id)
-        .values(scanned_boot=boot_id(), scanned_ms=monotonic_ms(), **changed)
+        .values(scanned_boot=boot_id(), scanned_ms=began_ms, **changed)
     )

@@ -1,7 +1,8 @@
-"""What is shown of slots beside their own rows: names of engines and models, requests in flight."""
+"""What is shown of slots beside their own rows: names of engines and models, how they are used."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
@@ -10,7 +11,18 @@ from sqlalchemy import Connection, func, select
 from hal0.errors import SlotNotFound
 from hal0.slots.queries import Slot
 from hal0.states import Desired
-from hal0.tables import engines, leases, models, slots
+from hal0.tables import engines, leases, models, slots, speeds
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """How fast a slot answered its last requests: medians."""
+
+    requests: int
+    first_byte_ms: float
+    tokens_per_s: float | None
+    """None = the engine tells none."""
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +42,17 @@ class SlotOverview:
     to_restore: str | None
     """The model that a machine is to load again."""
     in_flight: int
+    speed: Speed | None
 
 
 _ENGINES: Final = select(engines.c.id, engines.c.name, engines.c.seen)
+_SPEEDS: Final = select(
+    speeds.c.slot_id,
+    speeds.c.requests,
+    speeds.c.first_byte_ms,
+    speeds.c.tokens_per_s,
+    speeds.c.at,
+)
 _MEANT_LOADED: Final = (
     select(slots.c.engine_id, func.count().label("slots"))
     .where(slots.c.deleted_at.is_(None), slots.c.desired == Desired.LOADED)
@@ -53,7 +73,7 @@ def overviews(tx: Connection, listed: Sequence[Slot]) -> list[SlotOverview]:
     }
     engine_of = {row.id: row for row in tx.execute(_ENGINES)}
     meant = {row.engine_id: row.slots for row in tx.execute(_MEANT_LOADED)}
-    flying = in_flight(tx)
+    flying, fast = in_flight(tx), _speeds(tx)
     return [
         SlotOverview(
             slot,
@@ -65,6 +85,7 @@ def overviews(tx: Connection, listed: Sequence[Slot]) -> list[SlotOverview]:
             model_names.get(slot.wanted_model_id),
             model_names.get(noted[slot.id]),
             flying.get(slot.id, 0),
+            fast.get(slot.id),
         )
         for slot in listed
     ]
@@ -84,6 +105,10 @@ def in_flight(tx: Connection) -> dict[int, int]:
         .group_by(leases.c.slot_id)
     )
     return {slot_id: int(count) for slot_id, count in rows}
+
+
+def _speeds(tx: Connection) -> dict[int, Speed]:
+    return {row[0]: Speed(*row[1:]) for row in tx.execute(_SPEEDS)}
 
 
 def ids_ever_named(tx: Connection, name: str) -> list[int]:

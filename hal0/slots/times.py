@@ -1,7 +1,7 @@
-"""Which times hold for a slot: its own, else the settings'. Decided nowhere else."""
+"""Which times and limits hold for a slot: its own, else the settings'. Decided nowhere else."""
 
 from dataclasses import dataclass, fields
-from typing import Final
+from typing import Any, TypeVar
 
 from hal0.settings import Settings
 from hal0.slots.queries import Slot
@@ -21,12 +21,31 @@ class Times:
         return self.load_timeout_s + self.load_timeout_s_per_gb * size_bytes / 1e9
 
 
-NAMES: Final = tuple(field.name for field in fields(Times))
+@dataclass(frozen=True, slots=True)
+class Room:
+    """How many requests one API process takes for a slot; a further one gets 429."""
+
+    max_in_flight: int
+    max_waiting: int
+
+
+T = TypeVar("T", Times, Room)
 
 
 def times_of(slot: Slot, settings: Settings) -> Times:
-    """Return what holds for a slot; the names are the same in its row and in the settings."""
-    own = {name: getattr(slot, name) for name in NAMES}
-    return Times(
-        **{name: getattr(settings, name) if value is None else value for name, value in own.items()}
-    )
+    """Return the times that hold for a slot."""
+    return _effective(Times, slot, settings)
+
+
+def room_of(slot: Slot, settings: Settings) -> Room:
+    """Return the limits that hold for a slot."""
+    return _effective(Room, slot, settings)
+
+
+def _effective(kind: type[T], slot: Slot, settings: Settings) -> T:
+    """Take each field from the slot's row, else from the settings; it has one name in all three."""
+    values: dict[str, Any] = {}
+    for name in (field.name for field in fields(kind)):
+        own = getattr(slot, name)
+        values[name] = getattr(settings, name) if own is None else own
+    return kind(**values)

@@ -2,7 +2,8 @@
 
 `move` inserts the row; a trigger moves the slot. The database itself refuses a row that does not
 begin at the slot's state or that follows no edge of `hal0.states`, so neither a bug here nor a
-person with `sqlite3` can leave a state without its reason.
+person with `sqlite3` can leave a state without its reason. Leases end with the state that they are
+the reason for: whoever takes a serving slot away takes them away in the same commit.
 """
 
 from collections.abc import Mapping
@@ -13,8 +14,9 @@ from sqlalchemy import Connection, exc, insert, update
 
 from hal0.clock import utc_now
 from hal0.errors import IllegalTransition
+from hal0.slots.leases import forget_leases
 from hal0.slots.queries import Slot, slot_by_id
-from hal0.states import TRANSIENT, Cause, SlotState
+from hal0.states import DISPATCHABLE, TRANSIENT, Cause, SlotState
 from hal0.tables import slots, transitions
 
 
@@ -66,6 +68,8 @@ def move(
             f"slot {slot.name} cannot go {slot.state} → {to} ({cause}): {error.orig}",
             evidence={"slot": slot.name, "from": slot.state, "to": to, "cause": cause},
         ) from error
+    if slot.state is SlotState.SERVING and to not in DISPATCHABLE:
+        forget_leases(tx, slot.id)
     if to is not SlotState.ERROR and to not in TRANSIENT and slot.error is not None:
         tx.execute(update(slots).where(slots.c.id == slot.id).values(error=None))
     return slot_by_id(tx, slot.id)

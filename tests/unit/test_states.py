@@ -15,11 +15,13 @@ from hal0.states import (
     TRANSIENT,
     Cause,
     Desired,
+    DesiredBy,
     JobKind,
     JobState,
     Origin,
     Outcome,
     SlotState,
+    Wake,
 )
 
 DESIGN = """
@@ -115,6 +117,8 @@ def test_the_steps_of_a_load_are_pull_validate_unload_load() -> None:
 CHECKED = {
     ("slots", "state"): SlotState,
     ("slots", "desired"): Desired,
+    ("slots", "desired_by"): DesiredBy,
+    ("slots", "wake"): Wake,
     ("transitions", "cause"): Cause,
     ("chains", "goal"): JobKind,
     ("chains", "origin"): Origin,

@@ -70,6 +70,17 @@ def test_a_token_ends_at_its_time_and_not_before(db: Database) -> None:
             assert not tokens.all_tokens(tx).has_valid
 
 
+def test_a_token_that_was_found_once_still_ends_at_its_time(db: Database) -> None:
+    with freeze_time("2026-11-01 12:00:00") as clock:
+        text = make(db, expires_in_s=60)
+        with db.read() as tx:
+            read = tokens.all_tokens(tx)
+        assert read.find(text) is read.find(text) is not None
+        assert text not in repr(read)
+        clock.tick(timedelta(seconds=60))
+        assert read.find(text) is None
+
+
 def test_a_revoked_token_opens_nothing_and_keeps_who_revoked_it_first(db: Database) -> None:
     text = make(db)
     with db.write() as tx:

@@ -92,6 +92,8 @@ def test_an_upgrade_keeps_every_row_as_it_was(older: Settings) -> None:
     }
     found = rows(path, new)
     assert set(found.pop("jobs")) == {(0, 0)}
+    unset = (None, None, "auto", None, None)
+    assert set(found.pop("slots")) == {(*unset, "operator"), (*unset, "nobody")}
     for table in columns.keys() & found.keys():
         assert set(found.pop(table)) == {(None,) * len(new[table])}, table
     assert not any(found.values()), "a new table has no rows"

@@ -14,8 +14,9 @@ from huey.storage import MemoryStorage
 from hal0 import points
 from hal0.errors import DatabaseError
 from hal0.jobs.context import Context
-from hal0.jobs.ledger.claims import claim, is_work_waiting
+from hal0.jobs.ledger.claims import claim
 from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.runnable import is_work_waiting
 from hal0.states import JobKind
 
 log = logging.getLogger(__name__)

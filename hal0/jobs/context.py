@@ -36,6 +36,10 @@ SMOOTHING: Final = 0.3
 """How much the last second counts in a rate."""
 
 
+CUT_S: Final = 1.0
+"""Between the commit that takes a model from requests that run and the unload: four looks of those
+who forward them (ADR-0007)."""
+
 _SLOT_NAME: Final = select(slots.c.name).where(slots.c.id == bindparam("id"))
 
 
@@ -86,6 +90,7 @@ class Context:
         self.engines = EngineRoom(self.stopping)
         self.verdicts = StoredVerdicts(db)
         self.giving_up = threading.Event()
+        self.cut_s = CUT_S
         # With four threads and more, one place of those for pulls and validations is never taken
         # by a download, for hours.
         self._places = max(1, settings.worker_threads // 2 - 1)

@@ -52,10 +52,11 @@ class Look:
 
 def looks(tx: Connection, survey: Survey, settings: Settings) -> list[Look]:
     """Look at every loaded model of an engine once; a slot with work is left to its jobs."""
-    windows = _windows(tx, slots.c.engine_id == survey.reading.engine.id)
+    reading = survey.reading
+    windows = _windows(tx, slots.c.engine_id == reading.engine.id)
     leases = in_flight(tx)
-    unscanned_ms = survey.reading.engine.unscanned_ms
-    is_gap = unscanned_ms is None or unscanned_ms > _gap_ms(settings)
+    list_ms = reading.engine.list_ms
+    is_gap = list_ms is None or reading.began_ms - list_ms > _gap_ms(settings)
     now_ms = monotonic_ms()
     found = []
     for pair in survey.undisturbed:
@@ -175,7 +176,7 @@ def _follow(tx: Connection, one: Look) -> bool:
 def heal(tx: Connection, survey: Survey) -> None:
     """Forget the automatic loads of slots that have kept their model since for long enough."""
     breakers = breakers_of(tx)
-    for pair in survey.undisturbed if breakers else ():
+    for pair in survey.untouched if breakers else ():
         past = breakers.get(pair.slot.id)
         if past is not None and past.is_healed and pair.slot.is_dispatchable and pair.is_listed:
             breaker.forget(tx, pair.slot.id)

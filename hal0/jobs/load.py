@@ -54,7 +54,7 @@ from hal0.registry.files import FileIdentity
 from hal0.registry.preload import ensure_unchanged
 from hal0.slots.queries import slot_by_id
 from hal0.slots.transitions import move
-from hal0.states import Cause, Origin, Outcome, SlotState
+from hal0.states import Cause, Outcome, SlotState
 
 AT_LIMIT: Final = "the engine is at its model limit"
 ANOTHER_PROCESS: Final = "the engine is another process"
@@ -96,7 +96,8 @@ class _Load(LoadUnderWay):
     def is_there(self, tx: Connection, reading: Reading) -> bool:
         """End the load if the engine has the model; else write that it lost it.
 
-        An operator's load wakes an idle slot. What the engine does not say is believed of the row.
+        Who waits for it finds an idle slot ready. What the engine does not say is believed of the
+        row.
         """
         slot = check(tx, self.held)
         if not slot.is_dispatchable:
@@ -104,7 +105,7 @@ class _Load(LoadUnderWay):
         if reading.health.models is not None and not reading.lists(tx, slot):
             write_loss(tx, slot, reading, self.held.act)
             return False
-        if slot.state is SlotState.IDLE and self.origin(tx) is Origin.OPERATOR:
+        if slot.state is SlotState.IDLE and self.is_waited_for(tx):
             move(tx, slot, SlotState.READY, Cause.TOUCHED, self.held.act)
         finish(tx, self.held, Outcome.SKIPPED)
         return True

@@ -61,7 +61,7 @@ class LoadUnderWay:
     # -- the ends -----------------------------------------------------------------------------
 
     def become_ready(self, reading: Reading) -> None:
-        """Write the success; ready for an operator, idle for a machine, which nobody waits for."""
+        """Write the success: ready, or idle after a restore, which nobody waits for."""
         lasted_s = self.lasted_s()
 
         def write(tx: Connection) -> None:
@@ -79,7 +79,7 @@ class LoadUnderWay:
                     error=None,
                 )
             )
-            to = SlotState.READY if self.origin(tx) is Origin.OPERATOR else SlotState.IDLE
+            to = SlotState.READY if self.is_waited_for(tx) else SlotState.IDLE
             move(tx, slot, to, Cause.LOADED, self.held.act, {"load_s": lasted_s})
             note_ready(tx, slot.id)
             forget_failed_key(tx, slot.id, model_id, options)
@@ -156,9 +156,9 @@ class LoadUnderWay:
         job = self.held.job
         return job.deadline_boot != boot_id() or monotonic_ms() >= (job.deadline_ms or 0)
 
-    def origin(self, tx: Connection) -> Origin:
-        """Who wants this load now: an operator may have taken a machine's chain over."""
-        return chain_by_id(tx, self.held.chain.id).origin
+    def is_waited_for(self, tx: Connection) -> bool:
+        """Whether somebody waits for this load now, who may have taken a restore's chain over."""
+        return chain_by_id(tx, self.held.chain.id).origin is not Origin.RESTORE
 
     def lane(self) -> Lane | None:
         """Return the engine's lane if this job holds it."""

@@ -19,7 +19,8 @@ from hal0.jobs.survey import Survey
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.queries import Slot, slots_of_engine
 from hal0.slots.transitions import Act, move
-from hal0.states import Cause, Desired, IncidentKind, SlotState
+from hal0.slots.wishes import want
+from hal0.states import Cause, Desired, DesiredBy, IncidentKind, SlotState
 from hal0.tables import slots
 
 
@@ -56,8 +57,8 @@ def mark_lost(tx: Connection, reading: Reading | None, culprit: Culprit) -> int:
 
 
 def is_untouched(tx: Connection, slot: Slot, reading: Reading) -> bool:
-    """Whether a slot has not moved since the reading, and no job works on it."""
-    return reading.before.get(slot.id) == slot.stand and not unfinished_jobs(tx, slot.id)
+    """Whether nothing but requests has moved a slot since the reading, and no job works on it."""
+    return reading.is_true_of(tx, slot) and not unfinished_jobs(tx, slot.id)
 
 
 def _holds_the_same(tx: Connection, slot: Slot, reading: Reading) -> bool:
@@ -164,8 +165,10 @@ def write_absence(tx: Connection, survey: Survey, slot: Slot) -> None:
     Unless another client's took its place, which the first look came too early for. Then the wish
     stays for good: the process is forgotten by which later looks would tell.
     """
-    values = {"engine_process": None} if _made_room(survey) else {"desired": Desired.UNLOADED}
-    tx.execute(update(slots).where(slots.c.id == slot.id).values(values))
+    if _made_room(survey):
+        tx.execute(update(slots).where(slots.c.id == slot.id).values(engine_process=None))
+    else:
+        want(tx, slot.id, Desired.UNLOADED, DesiredBy.ELSEWHERE)
 
 
 def lose_engine(tx: Connection, engine_id: int, grace_ms: float) -> int:

@@ -33,6 +33,14 @@ class OwnerRow:
     pid_start: int
 
 
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """The last sign of life that an owner wrote, in milliseconds of the boot's monotonic clock."""
+
+    owner_id: str
+    at_ms: int
+
+
 class Owner:
     """This process, as an owner: its row, and its lock as long as it lives."""
 

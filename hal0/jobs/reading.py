@@ -6,12 +6,13 @@ is older than the slot's state moves nothing.
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from sqlalchemy import Connection
 
+from hal0.clock import monotonic_ms
 from hal0.engines.base import Engine, EngineHealth, LoadedModel
 from hal0.errors import (
     DatabaseError,
@@ -30,7 +31,7 @@ from hal0.registry.roster import (
     note_health,
     note_presence,
 )
-from hal0.slots.queries import Slot, Stand, stands
+from hal0.slots.queries import Slot, Stand, is_only_served_since, stands
 
 HEALTH_S: Final = 30.0
 QUICK_S: Final = 5.0
@@ -49,6 +50,18 @@ class Reading:
     """Where the slots stood, by slot id."""
     lane: Lane | None = None
     """What was in the engine's lane."""
+    began_ms: int = field(default_factory=monotonic_ms)
+    """When that was, on the monotonic clock."""
+
+    def is_true_of(self, tx: Connection, slot: Slot) -> bool:
+        """Tell whether a slot stands where it stood, but for requests that came and went.
+
+        Those of a busy one do at every look: it would never be found where it stood.
+        """
+        before = self.before.get(slot.id)
+        if before is None or before.generation != slot.generation:
+            return False
+        return before == slot.stand or is_only_served_since(tx, slot.id, before.transition_id)
 
     def lists(self, tx: Connection, slot: Slot) -> bool:
         """Tell whether the engine has what this slot holds, or was last told to load.
@@ -87,6 +100,7 @@ def known_as(
 
 def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) -> Reading:
     """Note where the slots stand, then read the engine's health. Raises EngineError."""
+    began_ms = monotonic_ms()
     with ctx.db.read() as tx:
         before = stands(tx, engine.id)
         lane = lane_of(tx, engine.id)
@@ -96,7 +110,7 @@ def read_health(ctx: Context, engine: EngineRow, timeout_s: float = HEALTH_S) ->
         note_softly(ctx, partial(_note_error, engine_id=engine.id, error=error))
         raise
     note_softly(ctx, lambda tx: note_health(tx, engine.id, health.process))
-    return Reading(engine, health, before, lane)
+    return Reading(engine, health, before, lane, began_ms)
 
 
 def _note_error(tx: Connection, engine_id: int, error: EngineError) -> None:

@@ -11,9 +11,9 @@
     nobody there for too long     every loaded slot in error, `engine_lost`; back by itself, as is
                                   a slot whose job gave up waiting for the engine
 
-Written only where nothing has moved since the list was read. A slot with an unfinished job is left
-to it, and an engine with a load in its lane to whoever settles that. A list that is missing is
-unknown, not empty: nothing is concluded from it. A stranger's model is never touched.
+Written only where nothing but requests has moved since the list was read. A slot with an unfinished
+job is left to it, and an engine with a load in its lane to whoever settles that. A list that is
+missing is unknown, not empty: nothing is concluded from it. A stranger's model is never touched.
 """
 
 from collections.abc import Collection, Sequence
@@ -85,7 +85,7 @@ def findings(survey: Survey) -> list[Step]:
     if survey.reading.lane is not None:
         return []  # who settles the lane marks what its load cost
     reading = survey.reading
-    pairs = [pair for pair in survey.undisturbed if pair.slot.unload_job_id is None]
+    pairs = [pair for pair in survey.untouched if pair.slot.unload_job_id is None]
     steps = [_finding(pair, reading) for pair in pairs]
     return [step for step in steps if step is not None]
 
@@ -117,7 +117,7 @@ def _finding_in_error(pair: Pair, reading: Reading) -> Step | None:
 def _stays_away(pair: Pair, reading: Reading) -> bool:
     """Whether what an earlier look missed is missed again, and the same process could have it."""
     slot = pair.slot
-    was_missed = slot.cause == Cause.UNLOADED_ELSEWHERE and slot.desired is Desired.LOADED
+    was_missed = slot.cause == Cause.UNLOADED_ELSEWHERE and not slot.is_to_stay_unloaded
     return was_missed and pair.is_missing and reading.is_of(slot.engine_process)
 
 

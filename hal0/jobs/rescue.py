@@ -30,6 +30,7 @@ from hal0.errors import (
     WorkerCrashed,
 )
 from hal0.jobs.context import Context
+from hal0.jobs.leases import clear_leases
 from hal0.jobs.ledger.claims import fail, is_held, put_back, running_claim
 from hal0.jobs.ledger.rows import IS_RUNNING, Claim, unfinished_jobs
 from hal0.jobs.owners import (
@@ -327,6 +328,7 @@ def look_after(ctx: Context, watch: Watch, bodies_beat: bool) -> None:
             beat(ctx, watch)
         notice_lost_claims(ctx)
         rescue_dead(ctx)
+        clear_leases(ctx)
         rescue_bodiless(ctx, watch)
         rescue_silent(ctx, watch)
         sweep_deadlines(ctx, watch)

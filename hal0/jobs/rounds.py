@@ -12,9 +12,10 @@ from typing import Final
 
 from sqlalchemy import Connection
 
+from hal0.db import Database
 from hal0.errors import DatabaseError, Hal0Error
 from hal0.jobs.context import Context
-from hal0.jobs.periodic import end_turn, hold_turn, take_turn
+from hal0.jobs.periodic import end_turn, hold_turn, make_due, take_turn
 from hal0.jobs.scan import owes, scan
 from hal0.registry.roster import EngineRow, all_engines
 from hal0.settings import Settings
@@ -29,6 +30,11 @@ def interval_s(tx: Connection, engine: EngineRow, settings: Settings) -> float:
     """Return the seconds that lie between two looks at an engine as it is now."""
     is_calm = engine.is_well and not owes(tx, engine.id)
     return settings.scan_s if is_calm else min(UNWELL_S, settings.scan_s)
+
+
+def look_soon(db: Database, engine_id: int) -> None:
+    """Have a worker begin to look at an engine as soon as it can: what rows say is in doubt."""
+    make_due(db, _turn_of(engine_id))
 
 
 class Rounds:

@@ -110,7 +110,7 @@ def _remember(tx: Connection, seen: Survey, looked: list[idle_scan.Look]) -> Non
         "models": sorted(model.name for model in health.models or ()),
         "strangers": list(seen.strangers),
     }
-    note_scan(tx, engine, told)
+    note_scan(tx, engine, told, seen.reading.began_ms)
 
 
 def _adoptable(tx: Connection, reading: Reading, steps: Sequence[Step]) -> list[LoadedModel]:

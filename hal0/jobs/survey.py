@@ -45,18 +45,15 @@ class Survey:
     pairs: Sequence[Pair]
     strangers: tuple[str, ...]
     """Models in the engine that belong to no slot, by the engine's names for them."""
-    at_work: frozenset[int]
-    """Slots with an unfinished job: machines leave them alone."""
+    untouched: Sequence[Pair]
+    """Slots that no job works on and of which the list is true: nothing but requests has moved them
+    since it was read."""
 
     @property
     def undisturbed(self) -> list[Pair]:
-        """Slots that a machine may touch: they have not moved since the reading, nor have work."""
+        """Those of them that no request has moved either: what is told of their use is of now."""
         before = self.reading.before
-        return [
-            pair
-            for pair in self.pairs
-            if pair.slot.id not in self.at_work and before.get(pair.slot.id) == pair.slot.stand
-        ]
+        return [pair for pair in self.untouched if before.get(pair.slot.id) == pair.slot.stand]
 
 
 def survey(tx: Connection, reading: Reading) -> Survey:
@@ -69,7 +66,11 @@ def survey(tx: Connection, reading: Reading) -> Survey:
     pairs = [listed.pair(slot, files.get(model_of[slot.id] or 0)) for slot in of_engine]
     owned = {id(pair.entry) for pair in pairs if pair.entry is not None}
     strangers = sorted(entry.name for entry in reading.health.models if id(entry) not in owned)
-    return Survey(reading, pairs, tuple(strangers), slots_with_work(tx))
+    at_work = slots_with_work(tx)
+    untouched = [
+        pair for pair in pairs if pair.slot.id not in at_work and reading.is_true_of(tx, pair.slot)
+    ]
+    return Survey(reading, pairs, tuple(strangers), untouched)
 
 
 def _model_of(slot: Slot) -> int | None:

@@ -3,16 +3,20 @@
 The mark is committed together with `unloading`, before the request, and stays on the slot until the
 engine has settled it: a load of the slot is not claimed before. An engine that knows no such model
 has unloaded it already. An engine that is gone holds nothing.
+
+A forced unload of a slot that serves commits first and sends a second later: who forwards requests
+sees the slot's state within that time and ends them with an error that they can tell.
 """
 
 import concurrent.futures
 from dataclasses import dataclass, replace
 from typing import Final
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection
 
 from hal0 import points
 from hal0.clock import boot_id, monotonic_ms
+from hal0.engines.base import EngineHealth
 from hal0.errors import (
     DrainTimeout,
     EngineBadAnswer,
@@ -27,6 +31,7 @@ from hal0.jobs.engine_room import Stopping
 from hal0.jobs.engine_wait import Ended, await_answer
 from hal0.jobs.idle_scan import use_now
 from hal0.jobs.late_answers import watch_late_unload
+from hal0.jobs.ledger import drains
 from hal0.jobs.ledger.claims import check, fail, finish, renewed, wait_on
 from hal0.jobs.ledger.lane import Sending, clear_unload_mark, mark_unload_sent
 from hal0.jobs.ledger.rows import Claim, chain_by_id, job_by_id
@@ -34,12 +39,14 @@ from hal0.jobs.losses import forget_held
 from hal0.jobs.reading import QUICK_S, known_by, read_health, try_health
 from hal0.registry.roster import EngineRow, engine_by_id
 from hal0.slots.idle import Use
+from hal0.slots.leases import is_held
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.transitions import move
-from hal0.states import Cause, Desired, JobKind, Origin, Outcome, SlotState
-from hal0.tables import slots
+from hal0.slots.wishes import want
+from hal0.states import Cause, Desired, DesiredBy, JobKind, Origin, Outcome, SlotState
 
 DRAIN_POLL_S: Final = 0.5
+"""How often an engine is asked again that is busy past hal0, or whose answer was lost."""
 
 
 def run(ctx: Context, body: Body) -> None:
@@ -48,12 +55,15 @@ def run(ctx: Context, body: Body) -> None:
     with ctx.db.read() as tx:
         engine = engine_by_id(tx, body.held.job.engine_id)
     seen = _look_for_use(ctx, body, engine)
-    name = ctx.commit(lambda tx: _begin(tx, ctx, body.held, seen))
-    if name is None:
+    slot = ctx.commit(lambda tx: _begin(tx, ctx, body.held, seen))
+    if slot is None:
         return
     points.reach("unload.marked")
+    if slot.cause == Cause.FORCED and ctx.stopping.wait(ctx.cut_s):
+        raise Stopping
     with ctx.db.read() as tx:
         body.held = renewed(tx, body.held)
+    name = str(slot.engine_model)
     answer = ctx.engines.begin(
         engine, lambda e: e.unload(name, lambda: points.reach("unload.sent"))
     )
@@ -62,13 +72,27 @@ def run(ctx: Context, body: Body) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What an engine said of a model right before it would be unloaded."""
+    """What an engine said right before a model would be unloaded; None = nothing, or not asked."""
 
     engine: EngineRow
-    use: Use
-    is_busy: bool
-    process: str | None
-    """Which process will be asked; None = unknown. The slot may know one from before a restart."""
+    health: EngineHealth | None
+
+    @property
+    def process(self) -> str | None:
+        """Which process will be asked; None = unknown. The slot may know one from before."""
+        return None if self.health is None else self.health.process
+
+    def use(self, tx: Connection, slot: Slot) -> Use:
+        """Tell whether somebody uses the slot's model, by the engine's word and by the rows."""
+        if self.health is None or self.health.models is None:
+            return Use.UNKNOWN
+        entry = self.health.find(*known_by(tx, slot))
+        return Use.NONE if entry is None else use_now(tx, slot, entry)
+
+    def is_busy(self, tx: Connection, slot: Slot) -> bool:
+        """Tell whether a request runs there, as far as the engine says."""
+        entry = None if self.health is None else self.health.find(*known_by(tx, slot))
+        return entry is not None and entry.busy is True
 
 
 def _look_for_use(ctx: Context, body: Body, engine: EngineRow) -> _Seen:
@@ -77,15 +101,7 @@ def _look_for_use(ctx: Context, body: Body, engine: EngineRow) -> _Seen:
         slot = slot_by_id(tx, body.held.job.slot_id)
     is_to_be_asked = slot.state is SlotState.UNLOADING or _may_be_used(slot, body.held)
     reading = try_health(ctx, engine, QUICK_S) if is_to_be_asked else None
-    process = None if reading is None else reading.health.process
-    if reading is None or reading.health.models is None:
-        return _Seen(engine, Use.UNKNOWN, is_busy=False, process=process)
-    with ctx.db.read() as tx:
-        slot = slot_by_id(tx, body.held.job.slot_id)
-        entry = reading.health.find(*known_by(tx, slot))
-        if entry is None:
-            return _Seen(engine, Use.NONE, is_busy=False, process=process)
-        return _Seen(engine, use_now(tx, slot, entry), entry.busy is True, process)
+    return _Seen(engine, None if reading is None else reading.health)
 
 
 def _may_be_used(slot: Slot, held: Claim) -> bool:
@@ -94,28 +110,28 @@ def _may_be_used(slot: Slot, held: Claim) -> bool:
     return slot.is_dispatchable or (is_left and held.chain.goal is JobKind.UNLOAD)
 
 
-def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None:
+def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> Slot | None:
     """Decide by the slot's state; mark the request in the same commit if there is to be one.
 
-    Return the name to unload; None = nothing is to be sent, and the attempt has ended.
+    What requests have done since the engine was asked is in the rows, and read here. Return the
+    slot, about to be unloaded; None = nothing is to be sent, and the attempt has ended.
     """
     slot = check(tx, held)
     held = replace(held, chain=chain_by_id(tx, held.chain.id))  # an operator may have taken it over
     chain = held.chain
-    if _may_be_used(slot, held) and _leaves_alone(slot, held, seen):
+    if _may_be_used(slot, held) and _leaves_alone(tx, slot, held, seen):
         finish(tx, held, Outcome.SKIPPED)
         return None
-    is_in_use = slot.state is SlotState.SERVING or (_may_be_used(slot, held) and seen.is_busy)
+    is_in_use = slot.state is SlotState.SERVING or (
+        _may_be_used(slot, held) and seen.is_busy(tx, slot)
+    )
     if is_in_use and not chain.force:
-        _drain(tx, ctx, held, slot)
+        _let_end(tx, ctx, held, slot)
         return None
     if slot.is_dispatchable:
-        cause = _cause(held)
-        if slot.state is SlotState.SERVING:
-            cause = Cause.FORCED
-        slot = move(tx, slot, SlotState.UNLOADING, cause, held.act)
+        slot = move(tx, slot, SlotState.UNLOADING, _cause(slot, held), held.act)
         if chain.origin is Origin.IDLE:
-            tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED))
+            want(tx, slot.id, Desired.UNLOADED, DesiredBy.IDLE)
     elif slot.state is SlotState.ERROR and chain.goal is JobKind.UNLOAD and not slot.engine_model:
         _clear_error(tx, held, slot)
         return None
@@ -125,20 +141,18 @@ def _begin(tx: Connection, ctx: Context, held: Claim, seen: _Seen) -> str | None
         finish(tx, held, Outcome.SKIPPED)
         return None
     assert slot.engine_model, f"slot {slot.name} is {slot.state} without a name at its engine"
-    timeout_s = ctx.settings.unload_timeout_s
+    limit_s = ctx.settings.unload_timeout_s + (ctx.cut_s if slot.cause == Cause.FORCED else 0)
     mark_unload_sent(
-        tx,
-        held,
-        Sending(slot.engine_model, seen.process, timeout_s, seen.engine.settle_s),
+        tx, held, Sending(slot.engine_model, seen.process, limit_s, seen.engine.settle_s)
     )
-    return slot.engine_model
+    return slot
 
 
-def _leaves_alone(slot: Slot, held: Claim, seen: _Seen) -> bool:
+def _leaves_alone(tx: Connection, slot: Slot, held: Claim, seen: _Seen) -> bool:
     """Whether this unload has nothing to do with what the slot holds now.
 
-    A machine's gives way to whoever has used the model since it was asked for, or may have, or has
-    pinned the slot.
+    A machine's gives way to whoever has used the model since it was asked for, holds a lease on
+    it, or may use it past hal0, and to whoever has pinned the slot.
     """
     chain = held.chain
     if chain.goal is JobKind.LOAD:
@@ -151,10 +165,13 @@ def _leaves_alone(slot: Slot, held: Claim, seen: _Seen) -> bool:
         chain.guard_generation,
         chain.guard_last_used_at,
     )
-    return used_since or slot.state is SlotState.SERVING or seen.use is not Use.NONE
+    is_served = slot.state is SlotState.SERVING or is_held(tx, slot.id, slot.generation)
+    return used_since or is_served or seen.use(tx, slot) is not Use.NONE
 
 
-def _cause(held: Claim) -> Cause:
+def _cause(slot: Slot, held: Claim) -> Cause:
+    if slot.state is SlotState.SERVING:
+        return Cause.FORCED
     if held.chain.goal is JobKind.LOAD:
         return Cause.REPLACED
     if held.chain.origin is Origin.IDLE:
@@ -162,10 +179,15 @@ def _cause(held: Claim) -> Cause:
     return Cause.OPERATOR_UNLOAD
 
 
-def _drain(tx: Connection, ctx: Context, held: Claim, slot: Slot) -> None:
-    """Let running requests end, for as long as the request said."""
+def _let_end(tx: Connection, ctx: Context, held: Claim, slot: Slot) -> None:
+    """Let running requests end, for as long as the request said; then fail, and the model stays.
+
+    The claim waits for those through hal0; an engine that is busy past hal0 is asked again.
+    """
     limit_s = held.chain.drain_timeout_s
-    limit_s = ctx.settings.drain_timeout_s if limit_s is None else limit_s
+    if limit_s is None:
+        limit_s = ctx.settings.drain_timeout_s
+        drains.set_limit(tx, held.chain.id, limit_s)
     since = held.job.deferred_ms if held.job.deferred_boot == boot_id() else None
     if since is not None and monotonic_ms() - since >= limit_s * 1000:
         error = DrainTimeout(
@@ -174,7 +196,8 @@ def _drain(tx: Connection, ctx: Context, held: Claim, slot: Slot) -> None:
         )
         fail(tx, held, error)
         return
-    wait_on(tx, held, Outcome.DEFERRED, DRAIN_POLL_S)
+    is_serving = slot.state is SlotState.SERVING
+    wait_on(tx, held, Outcome.DEFERRED, 0 if is_serving else DRAIN_POLL_S)
 
 
 def _clear_error(tx: Connection, held: Claim, slot: Slot) -> None:

@@ -1,14 +1,18 @@
 """Why a queued job does not run yet, told from the same rows that the claim looks at."""
 
 from dataclasses import dataclass, fields
+from datetime import timedelta
 from itertools import chain
 from typing import Final, Self
 
 from sqlalchemy import Connection, select, union_all
 
-from hal0.clock import boot_id, monotonic_ms
+from hal0.clock import boot_id, monotonic_ms, utc_now
+from hal0.jobs.ledger import drains
+from hal0.jobs.ledger.drains import Wait
 from hal0.jobs.ledger.lane import Lane, lanes
 from hal0.jobs.ledger.rows import IS_QUEUED, IS_RUNNING, Job
+from hal0.jobs.outlook import TO_THE_SECOND
 from hal0.states import JobKind, JobState, Origin, Outcome, SlotState
 from hal0.tables import chains, engines, jobs, slots
 
@@ -53,6 +57,9 @@ class Waits:
     unload_marks: dict[int, int]
     """By slot id, the job whose unload the engine has not settled."""
 
+    unloads: dict[int, Wait]
+    """By job id, the queued unloads that let requests end."""
+
     pulling: frozenset[int]
     """Slots whose models are being fetched."""
 
@@ -75,6 +82,7 @@ class Waits:
             lines,
             {lane.engine_id: lane for lane in lanes(tx)},
             {row.id: row.unload_job_id for row in marked},
+            drains.waits(tx),
             frozenset(row.id for row in named if row.state == SlotState.PULLING),
             {row.id: row.name for row in named},
             {row.id: row.name for row in tx.execute(select(engines.c.id, engines.c.name))},
@@ -83,7 +91,7 @@ class Waits:
     def reason(self, job: Job) -> str | None:
         """Return what a queued job waits for; None = for a free thread alone, or it is not queued.
 
-        The order is that of `claims.RUNNABLE`.
+        The order is that of `runnable.RUNNABLE`.
         """
         if job.state is not JobState.QUEUED:
             return None
@@ -95,6 +103,7 @@ class Waits:
         elif job.kind is JobKind.UNLOAD:
             lane = self.lanes.get(job.engine_id)
             reason = self._lane(job) if lane and lane.slot_id == job.slot_id else None
+            reason = reason or self._requests(job)
         elif job.kind is JobKind.PULL:
             reason = self._pull(job)
         else:
@@ -143,6 +152,14 @@ class Waits:
                 return f"pull of the same model for slot {slot} (job {other.id})"
         return None
 
+    def _requests(self, job: Job) -> str | None:
+        wait = self.unloads.get(job.id)
+        if wait is None or wait.requests is None or monotonic_ms() >= wait.until_ms:
+            return None
+        count = "" if not wait.requests else f"{wait.requests} "
+        what = "request" if wait.requests == 1 else "requests"
+        return f"{count}running {what} of this slot to end, {_span(wait)}"
+
     def _later(self, job: Job) -> str | None:
         if job.fetches and job.outcome is Outcome.DEFERRED and job.run_after_ms is None:
             return "another download of its worker to end"
@@ -150,12 +167,22 @@ class Waits:
             return None
         if job.run_after_ms <= monotonic_ms():
             return None
-        if job.kind is JobKind.UNLOAD:
-            return "running requests of this slot to end"
-        if job.outcome is Outcome.DEFERRED and job.kind is not JobKind.PULL:
+        if (wait := self.unloads.get(job.id)) is not None:
+            return f"requests past hal0 to end, {_span(wait)}"
+        if job.outcome is Outcome.DEFERRED and job.kind not in (JobKind.PULL, JobKind.UNLOAD):
             return f"engine {self.engine_names[job.engine_id]}"
         return NEXT_TRY
 
     def _running(self, *kinds: JobKind) -> list[InLine]:
         heads = (line[0] for line in self.lines.values())
         return [job for job in heads if job.state == JobState.RUNNING and job.kind in kinds]
+
+
+def _span(wait: Wait) -> str:
+    """Say since when, and until when, on the clock of people."""
+    now, now_ms = utc_now(), monotonic_ms()
+    since, until = (
+        (now + timedelta(milliseconds=ms - now_ms)).strftime(TO_THE_SECOND)
+        for ms in (wait.since_ms, wait.until_ms)
+    )
+    return f"since {since}, no longer than until {until}"

@@ -31,7 +31,7 @@ def to_ready(play: Play, slot: str) -> None:
 
 def to_serving(play: Play, slot: str) -> None:
     to_ready(play, slot)
-    play.do("serve", slot)
+    play.do("admit", slot, "north")
 
 
 def to_idle(play: Play, slot: str) -> None:

@@ -4,6 +4,7 @@ a slot is in the state that its last transition led to
 no slot has two running jobs
 no machine sends a load again that was sent and failed, until an operator asks for it or it serves
 no machine unloads what is pinned, or what nobody wants loaded
+no machine asks for a load that nobody wants; a request for none that a person wants unloaded
 a machine's loads of one slot are not more than five in a row, nor sooner than their pauses end
 """
 
@@ -31,8 +32,10 @@ SELECT jobs.id, jobs.slot_id, jobs.state, outcome, sent_attempt, origin,
 FROM jobs JOIN chains ON chains.id = chain_id WHERE kind = 'load'
 """
 _SLOTS: Final = """
-SELECT id, name, desired, pinned, model_id || ' ' || held_options AS load FROM slots
+SELECT id, name, desired, desired_by, wake, pinned, model_id || ' ' || held_options AS load
+FROM slots
 """
+_CHAINS: Final = "SELECT id, slot_id, origin FROM chains WHERE goal = 'load'"
 _IDLE_UNLOADS: Final = "SELECT id, slot_id FROM transitions WHERE cause = 'idle_unload'"
 _BREAKERS: Final = "SELECT slot_id AS id, sent, sent_boot, opens_ms FROM breakers"
 
@@ -48,6 +51,7 @@ class Invariants:
 
     def _see(self) -> None:
         self._slots, self._loads = self._rows(_SLOTS), self._rows(_LOADS)
+        self._chains = self._rows(_CHAINS)
         self._unloads, self._breakers = self._rows(_IDLE_UNLOADS), self._rows(_BREAKERS)
 
     def _rows(self, query: str) -> Rows:
@@ -56,6 +60,7 @@ class Invariants:
     def violations(self, verb: str, asked_jobs: Sequence[int]) -> list[str]:
         """Tell what does not hold after an operation; `asked_jobs` are what an operator wants."""
         slots, loads, unloads, breakers = self._slots, self._loads, self._unloads, self._breakers
+        chains = self._chains
         self._see()
         if verb in ("load", "retry", "retry_all"):
             self._failed -= {
@@ -63,6 +68,7 @@ class Invariants:
             }
         self._failed -= {(slot["id"], slot["load"]) for slot in self._slots.values()}
         found = [*self._of_rows(), *self._of_unloads(slots, unloads)]
+        found += self._of_wishes(slots, chains)
         found += self._of_loads(loads, breakers)
         return found
 
@@ -80,11 +86,22 @@ class Invariants:
             if slot["desired"] != "loaded":
                 yield f"a machine unloads slot {slot['name']}, which somebody loaded past hal0"
 
+    def _of_wishes(self, slots: Rows, before: Rows) -> Iterator[str]:
+        for row in (row for id_, row in self._chains.items() if id_ not in before):
+            slot = slots[row["slot_id"]]
+            if row["origin"] == "restore" and slot["desired"] != "loaded":
+                yield f"a machine restores slot {slot['name']}, which nobody wants loaded"
+            is_a_persons = slot["desired_by"] in ("operator", "elsewhere")
+            is_to_stay = slot["desired"] == "unloaded" and is_a_persons
+            may_not = {"auto": is_to_stay, "always": False, "never": True}[slot["wake"]]
+            if row["origin"] == "wake" and may_not:
+                yield f"a request loads slot {slot['name']}, against a person's wish"
+
     def _of_loads(self, before: Rows, breakers: Rows) -> Iterator[str]:
         for id_, row in self._loads.items():
             old = before.get(id_)
             was_sent = None if old is None else old["sent_attempt"]
-            if row["sent_attempt"] not in (None, was_sent) and row["origin"] == "restore":
+            if row["sent_attempt"] not in (None, was_sent) and row["origin"] != "operator":
                 if self._key(row) in self._failed:
                     yield f"a machine sends load job {id_} again, which has failed"
                 if not _may_send(breakers.get(row["slot_id"])):

@@ -61,7 +61,7 @@ class Play:
         """Do an operation of the reference and of hal0; return what both answer."""
         self.script.append(f"{verb}{given}")
         self.real.clock.tick()  # no two acts happen at one instant
-        self.reference.now += 1
+        self.reference.tick(1)
         told = {slot: len(slot.history) for slot in self.reference.slots}
         failed = self._failures()
         tail = self.reference.tail()
@@ -75,6 +75,7 @@ class Play:
             assert answered == expected, self._told(f"hal0 answered {answered}, not {expected}")
         self._compare()
         broken = self._invariants.violations(verb, self._asked(verb, given, expected))
+        broken += self.real.untrue_waits()
         assert not broken, self._told("; ".join(broken))
         self.is_over = False
         self._note_wish(verb, given, expected, tail)
@@ -118,6 +119,13 @@ class Play:
             slot,
         )
 
+    def served(self, slot: str) -> None:
+        """Let every request of a slot end."""
+        asked = self.reference.asked
+        for number in reversed(range(len(asked))):
+            if asked[number].slot.name == slot:
+                self.do("leave", number)
+
     # -- what was wanted last -------------------------------------------------------------------
 
     def _note_wish(self, verb: str, given: tuple[Any, ...], said: Any, tail: int) -> None:
@@ -130,6 +138,8 @@ class Play:
             if said.how == "deduplicated":
                 tail = self.reference.jobs[said.jobs[0]].chain.position
             self._wanted[slot] = (slot.wants if verb == "load" else None), tail
+        elif verb == "wake" and said.status == 202 and said.how != "joined":
+            self._wanted.pop(self.reference.jobs[said.jobs[0]].slot, None)
         elif verb in ("retry", "cancel") and said.status < 300:
             job = self.reference.jobs[given[0]]
             self._wanted.pop(job.slot, None)
@@ -237,11 +247,8 @@ class Play:
     def _users_leave(self) -> None:
         for model in sorted(self.reference.engine.busy):
             self.do("used_past_us", model, "ends")
-        for slot in self.reference.slots:
-            if slot.state == "serving":
-                self.do("served", slot.name)
-            if slot.leases:
-                self.do("unlease", slot.name)
+        while self.reference.asked:
+            self.do("leave", 0)
 
     def _engine_works(self) -> bool:
         engine = self.reference.engine

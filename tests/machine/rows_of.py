@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from hal0.clock import boot_id
@@ -31,6 +31,7 @@ def of_reference(reference: Reference) -> Seen:
                 "id": slot.id,
                 "state": slot.state,
                 "desired": slot.desired,
+                "desired by": slot.desired_by,
                 "wants": slot.wants,
                 "held": slot.held,
                 "told": slot.told,
@@ -41,6 +42,7 @@ def of_reference(reference: Reference) -> Seen:
                 "to restore": slot.note,
                 "breaker": slot.breaker and (slot.breaker.sent, slot.breaker.opens),
                 "history": slot.history,
+                "leases": slot.leases,
             }
             for slot in reference.slots
         },
@@ -64,7 +66,7 @@ def of_real(real: Real) -> Seen:
     look, engine = real.auditor.execute, real.engine
     look("BEGIN")
     said = {
-        "slots": _slots(look),
+        "slots": _slots(look, real.names),
         "incidents": _incidents(look),
         "chains": [
             (c["id"], c["slot_id"], c["position"], c["goal"], c["origin"], _key(c))
@@ -123,7 +125,7 @@ def _noted(restore: str | None) -> Key | None:
     return wish and Key(MODELS[wish["model_id"] - 1], wish["options"]["ctx_size"])
 
 
-def _slots(look: Look) -> dict[str, Seen]:
+def _slots(look: Look, names: Mapping[str, str]) -> dict[str, Seen]:
     """An audit chain that is broken is no history: each row begins where the one before ended."""
     histories: dict[int, list[str]] = {}
     ends: dict[int, str] = {}
@@ -134,6 +136,10 @@ def _slots(look: Look) -> dict[str, Seen]:
     bad: dict[int, set[Key]] = {}
     for slot_id, key in look("SELECT slot_id, load_key FROM failed_keys"):
         bad.setdefault(slot_id, set()).add(LOAD_KEYS[key])
+    leases: dict[int, dict[tuple[str, int], int]] = {}
+    for lease in look("SELECT * FROM leases"):
+        of = leases.setdefault(lease["slot_id"], {})
+        of[names[lease["owner_id"]], lease["generation"]] = lease["in_flight"]
     breakers = {
         row["slot_id"]: (row["sent"], row["opens_ms"] if row["is_now"] else 0)
         for row in look("SELECT *, sent_boot = ? AS is_now FROM breakers", [boot_id()])
@@ -143,6 +149,7 @@ def _slots(look: Look) -> dict[str, Seen]:
             "id": row["id"],
             "state": row["state"],
             "desired": row["desired"],
+            "desired by": row["desired_by"],
             "wants": _key(row, "wanted_model_id", "options"),
             "held": _key(row),
             "told": row["engine_model"],
@@ -153,6 +160,7 @@ def _slots(look: Look) -> dict[str, Seen]:
             "to restore": _noted(row["restore"]),
             "breaker": breakers.get(row["id"]),
             "history": histories[row["id"]],
+            "leases": leases.get(row["id"], {}),
         }
         for row in look(_SLOTS)
     }

@@ -1,8 +1,7 @@
 """The rules of the protocol, as its own model names them, and which tests show that hal0 has them.
 
 Switched off one by one, each of them but a few lets that model reach a state that must not be. The
-trace that leads there is played on hal0 by the test that `shows` the rule; what cannot be played
-yet is in NOT_YET, and its test says so.
+trace that leads there is played on hal0 by the test that `shows` the rule.
 """
 
 from collections.abc import Callable
@@ -49,11 +48,6 @@ RULES: Final = {
     "dedup_takes_over": "an operator's request that meets a machine's chain takes it over",
     "lane_names_attempt": "the lane and its watcher name (job, attempt)",
     "restore_needs_room": "a machine's load never evicts",
-}
-
-NOT_YET: Final = {
-    "lease_generation": "issue 6: the dispatcher takes leases",
-    "lease_checked_before_forward": "issue 6: the dispatcher forwards",
 }
 
 

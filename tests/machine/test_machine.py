@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from tests.machine.arrivals import ARRIVALS
 from tests.machine.play import Play
-from tests.machine.real.home import MODELS, SLOTS
+from tests.machine.real.home import APIS, MODELS, SLOTS
 from tests.machine.real.world import Real
 from tests.machine.reference.rows import UNFINISHED
 from tests.machine.reference.world import Reference
@@ -32,7 +32,7 @@ EXAMPLES: Final = int(os.environ.get("MACHINE_EXAMPLES", "0"))
 AT_REST: Final = ("offline", "ready", "idle", "serving", "error")
 """States in which another slot can come to any state."""
 RARE: Final = (
-    *("pull", "validate", "create", "assign", "pin", "delete"),
+    *("pull", "validate", "create", "assign", "pin", "set_wake", "delete"),
     *("retry_all", "file_becomes", "wall_steps", "reboot"),
 )
 ELSEWHERE: Final = (
@@ -119,15 +119,27 @@ class Machine(RuleBasedStateMachine):
     def machines_want(self, slot: str, verb: str) -> None:
         self._do(verb, slot)
 
-    @rule(slot=SLOT, verb=st.sampled_from(["lease", "unlease"]))
-    def lease(self, slot: str, verb: str) -> None:
-        self._do(verb, slot)
+    @rule(slot=SLOT, and_work=st.booleans())
+    def wake(self, slot: str, and_work: bool) -> None:
+        """A request comes for a slot, whatever it holds."""
+        self._do("wake", slot)
+        if and_work:
+            self.play.work_out()
+
+    @where(lambda reference: reference.asked)
+    @rule(which=WHICH, verb=st.sampled_from(["forward", "leave", "leave", "kill_api"]))
+    def request_goes_on(self, which: int, verb: str) -> None:
+        if verb == "kill_api":
+            self._do(verb, APIS[which % 2])
+        else:
+            self._do(verb, which % len(self.play.reference.asked))
 
     @rule(slot=SLOT, verb=st.sampled_from(RARE), is_so=st.booleans())
     def ask_besides(self, slot: str, verb: str, is_so: bool) -> None:
         given: dict[str, tuple[object, ...]] = {
             "assign": (slot, "m-spare" if is_so else f"m-{slot}"),
             "pin": (slot, is_so),
+            "set_wake": (slot, "always" if is_so else "auto"),
             "delete": (slot, is_so),
             "retry_all": (),
             "file_becomes": (f"m-{slot}", "bad" if is_so else None),
@@ -143,10 +155,10 @@ class Machine(RuleBasedStateMachine):
     def use(self, which: int) -> None:
         usable = [slot for slot in self.play.reference.slots if slot.state in USABLE]
         slot = self._pick(usable, which)
-        if slot.state == "ready":
-            self._do("serve" if which % 2 else "demote", slot.name)
+        if slot.state == "ready" and not which % 2:
+            self._do("demote", slot.name)
         else:
-            self._do("serve" if slot.state == "idle" else "served", slot.name)
+            self._do("admit", slot.name, APIS[which // 2])
 
     # -- workers ------------------------------------------------------------------------------
 

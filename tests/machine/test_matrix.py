@@ -11,7 +11,7 @@ from itertools import product
 import pytest
 
 from hal0.states import SlotState
-from tests.machine.arrivals import ARRIVALS, to_unloading
+from tests.machine.arrivals import ARRIVALS, answer_last, to_serving, to_unloading
 from tests.machine.play import Play
 from tests.machine.real.world import Real
 from tests.machine.reference.world import Reference
@@ -73,9 +73,32 @@ def unload_pinned(play: Play) -> None:
     play.do("unload", SLOT, False, True)
 
 
+def wake_always(play: Play) -> None:
+    play.do("set_wake", SLOT, "always")
+    play.do("wake", SLOT)
+    play.do("unload", SLOT)
+    play.do("wake", SLOT)
+
+
+def wake_never(play: Play) -> None:
+    play.do("set_wake", SLOT, "never")
+    play.do("wake", SLOT)
+
+
+def wake_while_it_is_away(play: Play) -> None:
+    play.do("engine_dies")
+    play.do("scan", play.workers[0])
+    play.do("wake", SLOT)
+
+
 def rescue(play: Play) -> None:
     play.replace(0, "kill")
     play.do("rescue", play.workers[1])
+
+
+def clear(play: Play) -> None:
+    play.do("kill_api", "north")
+    play.do("rescue", play.workers[0])
 
 
 def reconcile(play: Play) -> None:
@@ -129,6 +152,11 @@ def engine_restarts(play: Play) -> None:
 OPERATIONS: dict[str, Act] = {
     "create": lambda play: play.do("create", SLOT),
     "assign": lambda play: play.do("assign", SLOT, "m-spare"),
+    "set_wake": lambda play: play.do("set_wake", SLOT, "never"),
+    "wake": lambda play: play.do("wake", SLOT),
+    "wake, whoever unloaded it": wake_always,
+    "wake, of what requests may not load": wake_never,
+    "wake, while its engine is away": wake_while_it_is_away,
     "pin": lambda play: play.do("pin", SLOT, True),
     "delete": lambda play: play.do("delete", SLOT, False),
     "delete, by force": lambda play: play.do("delete", SLOT, True),
@@ -144,8 +172,14 @@ OPERATIONS: dict[str, Act] = {
     "retry_all": lambda play: play.do("retry_all"),
     "machine_load": lambda play: play.do("machine_load", SLOT),
     "idle_unload": lambda play: play.do("idle_unload", SLOT),
-    "serve": lambda play: play.do("serve", SLOT),
-    "served": lambda play: play.do("served", SLOT),
+    "admit": lambda play: play.do("admit", SLOT, "north"),
+    "admit, by another process": lambda play: play.do("admit", SLOT, "south"),
+    "forward": lambda play: play.do("forward", 0),
+    "forward, the newest": lambda play: play.do("forward", len(play.reference.asked) - 1),
+    "kill_api": lambda play: play.do("kill_api", "north"),
+    "rescue, of a dead API's requests": clear,
+    "leave": lambda play: play.do("leave", 0),
+    "leave, the newest": lambda play: play.do("leave", len(play.reference.asked) - 1),
     "demote": lambda play: play.do("demote", SLOT),
     "claim": lambda play: play.do("claim", play.workers[1]),
     "go_on": go_on,
@@ -184,11 +218,10 @@ OPERATIONS: dict[str, Act] = {
     "scan, long unused": scan_till_unused_for_long,
     "scan, long away": scan_while_it_is_away,
     "scan, another process": scan_a_restarted_one,
-    "lease": lambda play: play.do("lease", SLOT),
-    "unlease": lambda play: play.do("unlease", SLOT),
     "reboot": lambda play: play.reboot(),
 }
 NEEDS_A_REQUEST = ("answer", "drop")
+NEEDS_A_USER = ("forward", "leave")
 
 OWN_JOB = "the job that owns this state runs or comes first, and it is no pull"
 IMPOSSIBLE: dict[tuple[str, str], str] = {
@@ -208,6 +241,14 @@ def leave_a_request(play: Play) -> None:
     play.work_out()
 
 
+def leave_a_user(play: Play) -> None:
+    """Leave a request of a slot that was emptied by force under it."""
+    to_serving(play, SLOT)
+    play.do("unload", SLOT, True)
+    play.bring(SLOT, "sent")
+    answer_last(play, "ok")
+
+
 @pytest.mark.parametrize(("state", "operation"), list(product(ARRIVALS, OPERATIONS)))
 def test_hal0_does_what_its_reference_does_whatever_the_state(
     real: Real, state: str, operation: str
@@ -216,6 +257,8 @@ def test_hal0_does_what_its_reference_does_whatever_the_state(
     verb = operation.partition(",")[0]
     if verb in NEEDS_A_REQUEST and state not in ("warming", "unloading"):
         leave_a_request(play)
+    if verb in NEEDS_A_USER:
+        leave_a_user(play)
     ARRIVALS[state](play, SLOT)
     assert play.state(SLOT) == state
     play.reached.clear()

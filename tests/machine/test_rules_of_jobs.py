@@ -114,8 +114,8 @@ def test_a_machines_unload_is_skipped_when_the_slot_was_used_meanwhile(play: Pla
     to_idle(play, "one")
     play.do("idle_unload", "one")
     play.do("claim", play.workers[0])
-    play.do("serve", "one")
-    play.do("served", "one")
+    play.do("admit", "one", "north")
+    play.served("one")
     play.drain()
     assert play.now("one")["state"] == "ready"
     assert play.real.engine.posted == ["load m-one"]
@@ -228,8 +228,8 @@ def test_an_operators_request_takes_a_machines_chain_over(play: Play) -> None:
     queued = play.do("idle_unload", "one")
     asked = play.do("unload", "one")
     assert (asked.how, asked.jobs) == ("deduplicated", queued.jobs)
-    play.do("serve", "one")
-    play.do("served", "one")
+    play.do("admit", "one", "north")
+    play.served("one")
     play.drain()
     assert play.now("one")["state"] == "offline"
 

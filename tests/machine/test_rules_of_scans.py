@@ -222,14 +222,14 @@ def test_a_lease_or_silence_of_the_engine_voids_an_idle_unload(play: Play) -> No
     to_idle(play, "one")
     play.do("idle_unload", "one")
     body = play.bring("one", "health")
-    play.do("lease", "one")
+    play.do("admit", "one", "north")
     play.do("go_on", *body)
-    play.do("unlease", "one")
+    play.served("one")
     play.do("idle_unload", "one")
     body = play.bring("one", "health")
     play.do("engine_dies")
     play.do("go_on", *body)
-    assert play.now("one")["state"] == "idle"
+    assert play.now("one")["state"] == "ready"
     assert play.real.engine.posted == ["load m-one"]
     play.drain()
 

@@ -2,6 +2,8 @@
 
     intake    a request becomes a chain: deduplicate, supersede, enqueue
     cancel    what a newer intent or a cancel takes out of the queue
+    runnable  which job runs next
+    drains    when an unload lets requests end first, and for how long
     claims    take the next runnable job by one UPDATE; finish, fail, put back, always fenced
     lane      what an engine still owes us: a load that was sent, an unload that was sent
     orders    an operator's retry and cancel

@@ -1,9 +1,10 @@
 """What keeps a machine from loading a model again and again that a slot keeps losing.
 
-Automatic loads are counted when they are sent, for one that was sent has cost the engine its time.
-After each, the next must wait: 10 s, then twice as long each time, up to 5 min; after the fifth the
-slot is parked until an operator loads it. Five minutes with the model loaded on one boot, or an
-operator's load, forget the count; the time that a load takes does not. A refusal writes nothing.
+Automatic loads, those that requests ask for too, are counted when they are sent, for one that was
+sent has cost the engine its time. After each, the next must wait: 10 s, then twice as long each
+time, up to 5 min; after the fifth the slot is parked until an operator loads it. Five minutes with
+the model loaded on one boot, an operator's load, or a request after an unload in good order forget
+the count; the time that a load takes does not. A refusal writes nothing.
 """
 
 from dataclasses import dataclass

@@ -1,23 +1,20 @@
-"""Which job runs next, and how it ends.
+"""Whose a job is while it runs, and how it ends; who lost it writes nothing.
 
-A claim is one UPDATE. A job may run when it is the first unfinished one of its slot and nothing of
-the slot runs; a load besides when its engine's lane is free, no load or unload of that engine runs
-and the engine has settled the slot's last unload; a load that restores when no restore that was
-asked for before it waits to be sent, for that of the most important slot was, unless that one's
-model is being downloaded; an unload when no load of its slot is in the lane; a pull when no other
-downloads that model. A load that was sent already is claimed at once: its attempt only watches. Two
-partial unique indexes hold even if this statement were wrong.
+A claim is one UPDATE over what may run now (`runnable`). Every later write names owner and attempt:
+no row means that the claim is lost. Two partial unique indexes hold even if that statement were
+wrong.
 """
 
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Connection, insert, text, update
 
 from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.errors import ClaimLost, Hal0Error
+from hal0.jobs.ledger import drains
 from hal0.jobs.ledger.rows import (
     IS_QUEUED,
     IS_RUNNING,
@@ -28,6 +25,7 @@ from hal0.jobs.ledger.rows import (
     job_by_id,
     read_job,
 )
+from hal0.jobs.ledger.runnable import RUNNABLE, moment
 from hal0.slots.queries import Slot, slot_by_id
 from hal0.slots.spec import load_key
 from hal0.slots.transitions import move
@@ -36,52 +34,11 @@ from hal0.tables import failed_keys, job_attempts, jobs, slots
 
 log = logging.getLogger(__name__)
 
-RUNNABLE: Final = """
-SELECT j.id FROM jobs j WHERE j.state = 'queued'
-  AND (:heavy OR j.kind NOT IN ('pull', 'validate'))
-  AND (:fetches OR NOT j.fetches)
-  AND (j.run_after_ms IS NULL OR j.run_after_boot <> :boot OR j.run_after_ms <= :now_ms)
-  AND NOT EXISTS (SELECT 1 FROM jobs r WHERE r.slot_id = j.slot_id AND r.state = 'running')
-  AND NOT EXISTS (SELECT 1 FROM jobs e WHERE e.slot_id = j.slot_id AND e.state = 'queued'
-                  AND (e.position, e.step) < (j.position, j.step))
-  AND CASE j.kind
-    WHEN 'load' THEN j.sent_attempt IS NOT NULL OR (
-      NOT EXISTS (SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id)
-      AND NOT EXISTS (SELECT 1 FROM jobs u WHERE u.engine_id = j.engine_id
-                      AND u.kind IN ('load', 'unload') AND u.state = 'running')
-      AND NOT EXISTS (SELECT 1 FROM slots s
-                      WHERE s.id = j.slot_id AND s.unload_job_id IS NOT NULL)
-      AND NOT EXISTS (
-        SELECT 1 FROM chains c JOIN jobs b ON b.state = 'queued' AND b.position < c.position
-        JOIN chains d ON d.id = b.chain_id
-        WHERE c.id = j.chain_id AND c.origin = 'restore' AND d.origin = 'restore'
-        AND b.kind = 'load' AND b.engine_id = j.engine_id
-        AND NOT EXISTS (SELECT 1 FROM slots s WHERE s.id = b.slot_id AND s.state = 'pulling')
-        AND NOT EXISTS (SELECT 1 FROM jobs p WHERE p.slot_id = b.slot_id AND p.state = 'queued'
-                        AND p.position = b.position AND p.fetches)))
-    WHEN 'unload' THEN NOT EXISTS (
-      SELECT 1 FROM engine_lane l WHERE l.engine_id = j.engine_id AND l.slot_id = j.slot_id)
-    WHEN 'pull' THEN NOT EXISTS (
-      SELECT 1 FROM jobs p WHERE p.model_id = j.model_id
-      AND p.kind = 'pull' AND p.state = 'running')
-    ELSE 1 END
-ORDER BY j.position, j.step LIMIT 1
-"""
 _CLAIM = text(
     "UPDATE jobs SET state = 'running', attempt = attempt + 1, owner_id = :owner, "  # noqa: S608
     "started_at = :now, outcome = NULL, run_after_boot = NULL, run_after_ms = NULL "
     f"WHERE id = ({RUNNABLE}) RETURNING {', '.join(column.name for column in JOB_COLUMNS)}"
 ).columns(*JOB_COLUMNS)
-
-
-def _now(heavy: bool, fetches: bool) -> dict[str, Any]:
-    return {"heavy": heavy, "fetches": fetches, "boot": boot_id(), "now_ms": monotonic_ms()}
-
-
-def is_work_waiting(tx: Connection, *, heavy: bool = True, fetches: bool = True) -> bool:
-    """Tell whether a claim would find something now; needs no more than a read."""
-    asked = tx.connection.cursor()  # past SQLAlchemy: every idle thread asks this each second
-    return asked.execute(RUNNABLE, _now(heavy, fetches)).fetchone() is not None
 
 
 def claim(
@@ -93,7 +50,8 @@ def claim(
     fetch. Belongs into a soft transaction: a power cut that forgets a claim only puts the job back.
     """
     now = jobs.c.started_at.type.process_bind_param(utc_now(), tx.dialect)  # type: ignore[attr-defined]
-    row = tx.execute(_CLAIM, {**_now(heavy, fetches), "owner": owner_id, "now": now}).one_or_none()
+    values = {**moment(heavy=heavy, fetches=fetches), "owner": owner_id, "now": now}
+    row = tx.execute(_CLAIM, values).one_or_none()
     if row is None:
         return None
     job = read_job(row)
@@ -178,6 +136,7 @@ def finish(
     """End the job well: it did its work, or had nothing to do (`SKIPPED`). Raises ClaimLost."""
     values = {"state": JobState.SUCCEEDED, "ended_at": utc_now(), "result": result, "error": None}
     _end(tx, held, outcome, values)
+    drains.begin(tx, held.job.slot_id)
 
 
 def fail(tx: Connection, held: Claim, error: Hal0Error, cause: Cause = Cause.JOB_FAILED) -> Slot:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from hal0.clock import utc_now
 from hal0.errors import SlotHasNoModel, SlotPinned
-from hal0.jobs.ledger import breaker
+from hal0.jobs.ledger import breaker, drains
 from hal0.jobs.ledger.cancel import supersede
 from hal0.jobs.ledger.rows import (
     By,
@@ -30,15 +30,17 @@ from hal0.jobs.ledger.taken import ensure_model_is_free
 from hal0.slots.queries import Slot
 from hal0.slots.spec import load_key
 from hal0.slots.transitions import Act, move
+from hal0.slots.wishes import want
 from hal0.states import (
     Cause,
     Desired,
+    DesiredBy,
     JobKind,
     JobState,
     Origin,
     SlotState,
 )
-from hal0.tables import chains, failed_keys, jobs, slots
+from hal0.tables import chains, failed_keys, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +87,7 @@ def request_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
     wish = _complete(slot, wish)
     assert wish.model_id is not None
     ensure_model_is_free(tx, slot, wish.model_id)
-    tx.execute(
-        update(slots)
-        .where(slots.c.id == slot.id)
-        .values(
-            desired=Desired.LOADED,
-            wanted_model_id=wish.model_id,
-            options=dict(wish.options or {}),
-            restore=None,
-        )
-    )
-    let_through(tx, slot.id, wish.model_id, wish.options or {})
+    want_loaded(tx, slot.id, wish.model_id, wish.options or {})
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
         return _deduplicated(tx, same, by)
@@ -116,9 +108,7 @@ def request_unload(
             f"slot {slot.name} is pinned; unload it with even_if_pinned (--even-if-pinned)",
             evidence={"slot": slot.name},
         )
-    tx.execute(
-        update(slots).where(slots.c.id == slot.id).values(desired=Desired.UNLOADED, restore=None)
-    )
+    want_unloaded(tx, slot.id)
     open_chains = by_chain(unfinished_jobs(tx, slot.id))
     if open_chains and (same := _same(tx, open_chains[-1], wish)):
         return _deduplicated(tx, same, by)
@@ -144,15 +134,22 @@ def machine_load(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted | N
     was sent before and failed (ADR-0007). How often a machine may is `ledger.breaker`'s to say.
     """
     assert wish.model_id is not None
-    key = load_key(wish.model_id, wish.options or {})
-    known_bad = tx.execute(
-        select(failed_keys.c.job_id).where(
-            failed_keys.c.slot_id == slot.id, failed_keys.c.load_key == key
-        )
-    ).first()
+    known_bad = failed_before(tx, slot.id, wish.model_id, wish.options or {})
     if known_bad or slot.desired is not Desired.LOADED or unfinished_jobs(tx, slot.id):
         return None
     return add_chain(tx, slot, wish, by)
+
+
+def failed_before(
+    tx: Connection, slot_id: int, model_id: int, options: Mapping[str, Any]
+) -> int | None:
+    """Return the job that sent this load and failed, for which no machine sends it again."""
+    return tx.execute(
+        select(failed_keys.c.job_id).where(
+            failed_keys.c.slot_id == slot_id,
+            failed_keys.c.load_key == load_key(model_id, options),
+        )
+    ).scalar_one_or_none()
 
 
 def add_chain(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
@@ -198,6 +195,7 @@ def add_chain(tx: Connection, slot: Slot, wish: Wish, by: By) -> Accepted:
         ).scalar_one()
         for kind in kinds
     ]
+    drains.begin(tx, slot.id)
     return Accepted(chain.id, tuple(ids))
 
 
@@ -217,10 +215,24 @@ def machine_unload(tx: Connection, slot: Slot, by: By) -> Accepted | None:
     return add_chain(tx, slot, Wish(JobKind.UNLOAD, guard=guard), by)
 
 
-def let_through(tx: Connection, slot_id: int, model_id: int, options: Mapping[str, Any]) -> None:
-    """Lift whatever kept machines from this load: an operator asked for it."""
+def want_loaded(tx: Connection, slot_id: int, model_id: int, options: Mapping[str, Any]) -> None:
+    """Write that an operator wants this loaded; lift whatever kept machines from it."""
+    want(
+        tx,
+        slot_id,
+        Desired.LOADED,
+        DesiredBy.OPERATOR,
+        wanted_model_id=model_id,
+        options=dict(options),
+        restore=None,
+    )
     forget_failed_key(tx, slot_id, model_id, options)
     breaker.forget(tx, slot_id)
+
+
+def want_unloaded(tx: Connection, slot_id: int) -> None:
+    """Write that an operator wants a slot empty; what a machine was to load again stays away."""
+    want(tx, slot_id, Desired.UNLOADED, DesiredBy.OPERATOR, restore=None)
 
 
 def forget_failed_key(

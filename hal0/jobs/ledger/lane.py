@@ -130,7 +130,7 @@ def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
             restore=None,
         )
     )
-    if chain_by_id(tx, held.chain.id).origin is Origin.RESTORE:
+    if chain_by_id(tx, held.chain.id).origin is not Origin.OPERATOR:
         count_sent(tx, slot.id)
     slot = slot_by_id(tx, slot.id)
     if slot.state is not SlotState.STARTING:
@@ -148,7 +148,7 @@ def mark_load_sent(tx: Connection, held: Claim, sending: Sending) -> Slot:
 def unmark_load(tx: Connection, held: Claim) -> None:
     """Take the mark back: the engine certainly never got the request."""
     release(tx, held.job.engine_id, held.job.id, held.job.attempt)
-    if chain_by_id(tx, held.chain.id).origin is Origin.RESTORE:
+    if chain_by_id(tx, held.chain.id).origin is not Origin.OPERATOR:
         take_back(tx, held.job.slot_id)
     tx.execute(
         update(jobs)

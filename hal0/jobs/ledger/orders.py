@@ -10,11 +10,11 @@ from hal0.errors import (
     ModelNotFound,
     SlotNotFound,
 )
+from hal0.jobs.ledger import drains
 from hal0.jobs.ledger.cancel import cancel_chain
-from hal0.jobs.ledger.intake import let_through, next_position
+from hal0.jobs.ledger.intake import next_position, want_loaded, want_unloaded
 from hal0.jobs.ledger.rows import (
     By,
-    Chain,
     Job,
     chain_by_id,
     job_by_id,
@@ -23,7 +23,8 @@ from hal0.jobs.ledger.rows import (
 )
 from hal0.jobs.ledger.taken import ensure_model_is_free
 from hal0.slots.queries import Slot, slot_by_id
-from hal0.states import Desired, JobKind, JobState, Origin, Outcome
+from hal0.slots.wishes import want
+from hal0.states import Desired, DesiredBy, JobKind, JobState, Origin, Outcome
 from hal0.tables import chains, jobs, models, slots
 
 
@@ -51,6 +52,7 @@ def retry(tx: Connection, job_id: int, by: By) -> list[Job]:
         )
     _ensure_still_there(tx, slot, job)
     _take_up_again(tx, slot, job, by)
+    drains.begin(tx, slot.id)
     return [other for other in jobs_of_chain(tx, job.chain_id) if other.is_unfinished]
 
 
@@ -95,13 +97,11 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
     again = jobs.c.id == job.id
     if chain.goal is JobKind.LOAD:
         again = jobs.c.step >= min(job.step, JobKind.VALIDATE.step)
-        _want_loaded(tx, slot, chain)
+        assert chain.model_id is not None
+        ensure_model_is_free(tx, slot, chain.model_id)
+        want_loaded(tx, slot.id, chain.model_id, chain.options or {})
     elif chain.goal is JobKind.UNLOAD:
-        tx.execute(
-            update(slots)
-            .where(slots.c.id == slot.id)
-            .values(desired=Desired.UNLOADED, restore=None)
-        )
+        want_unloaded(tx, slot.id)
     tx.execute(update(jobs).where(jobs.c.chain_id == chain.id).values(position=position))
     tx.execute(
         update(jobs)
@@ -125,23 +125,6 @@ def _take_up_again(tx: Connection, slot: Slot, job: Job, by: By) -> None:
     )
 
 
-def _want_loaded(tx: Connection, slot: Slot, chain: Chain) -> None:
-    assert chain.model_id is not None
-    options = dict(chain.options or {})
-    ensure_model_is_free(tx, slot, chain.model_id)
-    let_through(tx, slot.id, chain.model_id, options)
-    tx.execute(
-        update(slots)
-        .where(slots.c.id == slot.id)
-        .values(
-            desired=Desired.LOADED,
-            wanted_model_id=chain.model_id,
-            options=options,
-            restore=None,
-        )
-    )
-
-
 def _still_desired(tx: Connection, slot: Slot) -> Desired:
     """Return what the newest intent left over wants of the slot, else what it holds."""
     goals = [chain_by_id(tx, job.chain_id).goal for job in unfinished_jobs(tx, slot.id)]
@@ -154,7 +137,8 @@ def cancel(tx: Connection, job_id: int, by: By) -> list[Job]:
     """Cancel a job and the rest of its chain; return what was cancelled.
 
     The slot goes offline in the same commit if the chain owned its state, and `desired` goes back
-    to what an unfinished chain wants, else to what the slot holds. Needs a write transaction.
+    to what an unfinished chain wants, else to what the slot holds: an operator says so by this.
+    Needs a write transaction.
     Raises JobNotFound, JobFinished, JobAlreadySent.
     """
     job = job_by_id(tx, job_id)
@@ -178,5 +162,5 @@ def cancel(tx: Connection, job_id: int, by: By) -> list[Job]:
     cancel_chain(tx, slot, open_jobs, Outcome.CANCELLED, by)
     if chain_by_id(tx, job.chain_id).goal in (JobKind.LOAD, JobKind.UNLOAD):
         desired = _still_desired(tx, slot_by_id(tx, slot.id))
-        tx.execute(update(slots).where(slots.c.id == slot.id).values(desired=desired))
+        want(tx, slot.id, desired, DesiredBy.OPERATOR)
     return [job_by_id(tx, other.id) for other in open_jobs]

@@ -2,24 +2,29 @@
 
 from contextlib import suppress
 from functools import partial
+from typing import Final
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
 from hal0.errors import ClaimLost, SourceNotFound
 from hal0.jobs import runner
 from hal0.jobs.context import Context
 from hal0.jobs.engine_room import Stopping
 from hal0.jobs.ledger import claims
-from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.rows import IS_QUEUED, JOB_COLUMNS, Claim, read_job
+from hal0.jobs.ledger.runnable import RUNNABLE, moment
+from hal0.jobs.waiting import Waits
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Outcome, SlotState
 from tests.ledger import try_claim
 from tests.machine.engine import SteppedBody, here
 from tests.machine.real.home import MODELS, BodyKey
-from tests.machine.real.orders import Orders
+from tests.machine.real.users import Users
+
+ALL_RUNNABLE: Final = RUNNABLE.replace("LIMIT 1", "")
 
 
-class Bodies(Orders):
+class Bodies(Users):
     """Claims, and bodies that go on when told to."""
 
     def claim(self, worker: str) -> BodyKey | None:
@@ -30,6 +35,21 @@ class Bodies(Orders):
         key = held.job.id, held.job.attempt
         self.bodies[key] = SteppedBody(worker, held.job.kind, partial(self._run, ctx, held))
         return key
+
+    def untrue_waits(self) -> list[str]:
+        """Tell which queued jobs say that they wait and could be claimed, or the other way."""
+        with self.db.read() as tx:
+            waits = Waits.read(tx)
+            queued = [read_job(row) for row in tx.execute(select(*JOB_COLUMNS).where(IS_QUEUED))]
+            now = moment(heavy=True, fetches=True)
+            asked = tx.connection.cursor().execute(ALL_RUNNABLE, now)
+            runnable = {job_id for (job_id,) in asked.fetchall()}
+            told = {job.id: waits.reason(job) for job in queued}
+        return [
+            f"job {job_id} says {reason!r}, and could{'' if job_id in runnable else ' not'} run"
+            for job_id, reason in told.items()
+            if (reason is None) != (job_id in runnable)
+        ]
 
     def _run(self, ctx: Context, held: Claim) -> None:
         model = MODELS[(held.chain.model_id or 0) - 1]

@@ -3,6 +3,7 @@
 import shutil
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,6 +18,7 @@ from hal0.jobs.context import Context
 from hal0.jobs.owners import Owner
 from hal0.jobs.survey import Survey
 from hal0.settings import Settings
+from hal0.slots.leases import LeaseKey
 from hal0.tables import owners
 from tests.gguf_bytes import header, padded, tensor
 from tests.machine.clock import Clock
@@ -28,9 +30,17 @@ BodyKey = tuple[int, int]
 """Job and attempt."""
 SLOTS: Final = ("one", "two")
 MODELS: Final = ("m-one", "m-two", "m-spare")
+APIS: Final = ("north", "south")
 GGUF: Final = padded(header((), (tensor(),)), 64)
 NOBODYS_PID: Final = 2**22 + 1
 """Beyond any pid: an owner whose lock is free is seen to be dead."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request that runs under a lease of its API process."""
+
+    lease: LeaseKey
 
 
 class Home:
@@ -48,9 +58,12 @@ class Home:
         self.engine = ScriptedEngine(self._checkpoint)
         self.workers: dict[str, Context] = {}
         self.names: dict[str, str] = {}
-        """Owner id to the name of the worker."""
+        """Owner id to the name of the worker, or of the API process with how often it began."""
         self.bodies: dict[BodyKey, SteppedBody] = {}
         self.seen: Survey | None = None
+        self.apis: dict[str, Owner] = {}
+        self.asked: list[Asked] = []
+        """The requests that run, oldest first."""
         self._api = TestClient(
             create_app(self.settings, self.db), base_url="http://127.0.0.1:13310"
         )
@@ -86,7 +99,8 @@ class Home:
         shutil.copy(self._template, self.settings.database)
         self.auditor = self._audit()
         self.engine = ScriptedEngine(self._checkpoint, max_models)
-        self.names, self.bodies, self.seen = {}, {}, None
+        self.names, self.bodies, self.seen, self.asked = {}, {}, None, []
+        self._start_apis()
         for model in MODELS:
             self._put(model, "good")
         for name in workers:
@@ -96,6 +110,7 @@ class Home:
         """End every thread and connection."""
         for name in list(self.workers):
             self._end(name)
+        self._end_apis()
         self._api.__exit__(None, None, None)
         self.auditor.close()
         self.db.close()
@@ -110,8 +125,30 @@ class Home:
         ctx = Context(self.settings, self.db, owner, Bell(self.settings.run, owner.id))
         ctx.engines.close()
         ctx.engines = SteppedRoom(self.engine)
+        ctx.cut_s = 0.0
         self.workers[name] = ctx
         self.names[owner.id] = name
+
+    def _start_apis(self) -> None:
+        """API processes that live, of this boot."""
+        self._end_apis()
+        for name in APIS:
+            self._start_api(name)
+
+    def _start_api(self, name: str) -> None:
+        """An API process, which dies as a worker does."""
+        owner = Owner(self.settings.run, "api")
+        with self.db.write() as tx:
+            owner.register(tx)
+            mine = update(owners).where(owners.c.id == owner.id)
+            tx.execute(mine.values(pid=NOBODYS_PID + len(self.names)))
+        self.apis[name] = owner
+        starts = sum(other.split()[0] == name for other in self.names.values())
+        self.names[owner.id] = f"{name} {starts + 1}"
+
+    def _end_apis(self) -> None:
+        for owner in self.apis.values():
+            owner.close()
 
     def _file(self, model: str) -> Path:
         return self.settings.models / f"{model}.gguf"

@@ -1,26 +1,24 @@
-"""What operators, machines and users ask for."""
+"""What operators and machines ask for."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection
 
-from hal0.clock import utc_now
-from hal0.errors import IllegalTransition, RequestError, SlotNotFound
+from hal0.errors import RequestError, SlotNotFound
 from hal0.jobs.ledger.intake import machine_unload
 from hal0.jobs.ledger.rows import Job, unfinished_jobs
 from hal0.jobs.restore import load_again
 from hal0.slots.queries import Slot, slot_named
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, SlotState
-from hal0.tables import leases, slots
 from tests.ledger import IDLE
 from tests.machine.real.home import Home
 from tests.machine.reference.rows import Answer
 
 
 class Orders(Home):
-    """What operators, machines and users ask for."""
+    """What operators and machines ask for."""
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Answer:
         response = self._api.request(method, f"/api/v1/{path}", json=body)
@@ -37,6 +35,9 @@ class Orders(Home):
 
     def pin(self, name: str, pinned: bool) -> Answer:
         return self._ask("PATCH", f"slots/{name}", {"pinned": pinned})
+
+    def set_wake(self, name: str, wake: str) -> Answer:
+        return self._ask("PATCH", f"slots/{name}", {"wake": wake})
 
     def delete(self, name: str, force: bool) -> Answer:
         return self._ask("DELETE", f"slots/{name}{'?force=true' if force else ''}")
@@ -85,48 +86,10 @@ class Orders(Home):
             return Answer(404)
         return Answer(202, None, job_ids) if job_ids else Answer(409)
 
-    # -- requests of users ----------------------------------------------------------------------
+    def _moved(self, name: str, to: SlotState, cause: Cause) -> Answer:
+        return self._answered(lambda tx: move(tx, slot_named(tx, name), to, cause, Act("scan")))
 
-    def serve(self, name: str) -> Answer:
-        return self._used(name, SlotState.SERVING, Cause.REQUEST_STARTED)
-
-    def served(self, name: str) -> Answer:
-        return self._used(name, SlotState.READY, Cause.REQUESTS_DONE)
-
-    def demote(self, name: str) -> Answer:
-        return self._used(name, SlotState.IDLE, Cause.DEMOTED)
-
-    def _used(self, name: str, to: SlotState, cause: Cause) -> Answer:
-        def write(tx: Connection) -> None:
-            slot = move(tx, slot_named(tx, name), to, cause, Act("dispatcher"))
-            if cause is not Cause.DEMOTED:
-                self._lease(tx, slot, "dispatcher", to is SlotState.SERVING)
-
-        return self._answered(write)
-
-    def lease(self, name: str) -> Answer:
-        def write(tx: Connection) -> None:
-            slot = slot_named(tx, name)
-            if not slot.is_dispatchable:
-                raise IllegalTransition(f"slot {name} is {slot.state}")
-            self._lease(tx, slot, "another", True)
-
-        return self._answered(write)
-
-    def unlease(self, name: str) -> Answer:
-        return self._answered(lambda tx: self._lease(tx, slot_named(tx, name), "another", False))
-
-    def _lease(self, tx: Connection, slot: Slot, owner_id: str, is_held: bool) -> None:
-        """Give a process its lease, or take it back; the slot is used now either way."""
-        tx.execute(
-            leases.delete().where(leases.c.slot_id == slot.id, leases.c.owner_id == owner_id)
-        )
-        tx.execute(update(slots).where(slots.c.id == slot.id).values(last_used_at=utc_now()))
-        if is_held:
-            row = {"slot_id": slot.id, "generation": slot.generation, "owner_id": owner_id}
-            tx.execute(insert(leases).values(**row, in_flight=1, at=utc_now()))
-
-    def _answered(self, write: Callable[[Connection], None]) -> Answer:
+    def _answered(self, write: Callable[[Connection], object]) -> Answer:
         try:
             self._write(write)
         except RequestError as refusal:

@@ -8,6 +8,7 @@ from hal0.errors import EngineBadAnswer, EngineRefused
 from hal0.jobs import rescue
 from hal0.jobs.boot import first_act
 from hal0.jobs.engine_room import Stopping
+from hal0.jobs.leases import clear_leases
 from hal0.jobs.ledger import claims
 from hal0.jobs.reading import QUICK_S, try_health
 from hal0.jobs.reconcile import apply, findings
@@ -127,6 +128,7 @@ class Real(Bodies):
 
     def rescue(self, worker: str) -> None:
         rescue.rescue_dead(self.workers[worker])
+        clear_leases(self.workers[worker])
         rescue.recover_unowned(self.workers[worker])
 
     def take(self, job_id: int, attempt: int) -> None:
@@ -185,10 +187,11 @@ class Real(Bodies):
         for worker in list(self.workers):
             self._end(worker)
         self.engine_dies()
-        self.seen = None
+        self.seen, self.asked = None, []
         self.clock.reboot()
         self._write(self._as_of_an_earlier_boot)
         first_act(self.db, "local")
+        self._start_apis()
         for name in successors:
             self._start(name)
 

@@ -7,7 +7,8 @@
     checks, unloads, loads    what each kind of job does between two places where it stands still
     bodies    which job runs next, and how its body goes on
     settling  what answers mean, also late ones; `scans`: what a scan makes of one look
-    world     what the engine, other clients of it, users, the clock and dying workers do to it all
+    users     requests that enter, are forwarded, and leave; `wakes`: those that find nothing there
+    world     what the engine, other clients of it, the clock and dying workers do to it all
 
 One operation is one method of `world.Reference`; what it returns is what hal0 must answer. Where a
 line stands for a rule of the protocol, the rule is named (`rules.py`).

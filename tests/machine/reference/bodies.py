@@ -36,7 +36,8 @@ class Bodies(Loads):
         if job.kind == "pull":
             return not any((o.kind, o.model) == ("pull", job.model) for o in running)
         if job.kind == "unload":  # unload_waits_for_lane
-            return self.lane is None or self.lane.job.slot is not job.slot
+            is_free = self.lane is None or self.lane.job.slot is not job.slot
+            return is_free and not self._lets_end(job)
         if job.kind == "load" and not job.sent:
             return (
                 self.lane is None  # claim_waits_for_lane
@@ -45,6 +46,13 @@ class Bodies(Loads):
                 and not self._gives_precedence(job)
             )
         return True
+
+    def _lets_end(self, job: Job) -> bool:
+        """Whether requests that run have time left before their model is unloaded."""
+        chain, since = job.chain, job.waits_since
+        if since is None or chain.drain is None:
+            return False
+        return job.slot.state == "serving" and self.now < since + chain.drain
 
     def _gives_precedence(self, job: Job) -> bool:
         """What a machine restores is loaded in the order in which it was asked for."""

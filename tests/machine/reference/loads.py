@@ -59,7 +59,7 @@ class Loads(Unloads):
             cause = "engine_restarted" if is_restart else "unloaded_elsewhere"
             self.lose(slot, cause, None, restores=False)
             return False
-        if slot.state == "idle" and job.chain.origin == "operator":
+        if slot.state == "idle" and job.chain.origin != "restore":
             self.move(slot, "ready", "touched")
         return True
 
@@ -74,6 +74,7 @@ class Loads(Unloads):
         if job.slot.state == "starting":
             self.move(job.slot, "offline", "cancelled")
         self.end(job, "succeeded", "skipped")
+        job.gave_way = self.wall
 
     def _spares(self, job: Job) -> bool:
         """Nobody who uses what does not answer is cut off by a machine, or before his time."""
@@ -121,7 +122,7 @@ class Loads(Unloads):
         self.lane = Lane(job, job.attempt, job.worker, process, self.now + SETTLE_MS)
         slot.generation += 1
         slot.held, slot.told, slot.process, slot.note = None, key.model, process, None
-        if job.chain.origin == "restore":
+        if job.chain.origin != "operator":
             self.count_automatic(slot)
         if slot.state != "starting":
             self.move(slot, "starting", "checked")
@@ -130,7 +131,7 @@ class Loads(Unloads):
     def _not_sent(self, job: Job, slot: Slot) -> None:
         """refused_has_a_state: mark and lane go, the job waits."""
         self.release(job, job.attempt)
-        if job.chain.origin == "restore":
+        if job.chain.origin != "operator":
             self.count_one_less(slot)
         job.sent = job.deadline = 0
         self.move(slot, "offline", "engine_restarted")
@@ -221,14 +222,14 @@ class Loads(Unloads):
     # -- how a load ends ----------------------------------------------------------------------
 
     def become_ready(self, job: Job, before: Mapping[int, Stand] | None) -> None:
-        """For an operator; idle for a machine, which nobody waits for."""
+        """For an operator or a request; idle for a restore, which nobody waits for."""
         slot, key = job.slot, job.chain.key
         assert key
         slot.held, slot.process = key, self.engine.process
         self.use(slot)
         slot.error = None
         self.note_ready(slot)
-        self.move(slot, "ready" if job.chain.origin == "operator" else "idle", "loaded")
+        self.move(slot, "idle" if job.chain.origin == "restore" else "ready", "loaded")
         slot.bad.pop(key, None)
         self.release(job, job.sent)
         self.end(job, "succeeded", "done")

@@ -85,16 +85,16 @@ class Losses(Machines):
         if restores:
             self.load_again(slot, key)
 
-    def adopt(self, slot: Slot, key: Key, process: int) -> None:
+    def adopt(self, slot: Slot, key: Key, process: int, by: Incident | None = None) -> None:
         """Take over what the engine has: nothing is sent."""
         slot.generation += 1
         slot.held, slot.told, slot.note, slot.process = key, key.model, None, process
         self.use(slot)
         if slot.state != "starting":
-            self.move(slot, "starting", "checked")
+            self.move(slot, "starting", "checked", by)
         self.note_ready(slot)
-        self.move(slot, "warming", "load_sent")
-        self.move(slot, "ready", "adopted")
+        self.move(slot, "warming", "load_sent", by)
+        self.move(slot, "ready", "adopted", by)
 
     def read(self) -> Reading:
         """Note where the slots stand, read the engine's list, lay one beside the other."""
@@ -128,7 +128,7 @@ class Losses(Machines):
         """What a second look misses too was unloaded by a person."""
         if slot.model in loaded:
             return "listed"
-        was_missed = slot.history[-1].endswith(" unloaded_elsewhere") and slot.desired == "loaded"
+        was_missed = slot.cause == "unloaded_elsewhere" and not slot.is_to_stay_unloaded
         return "stays away" if was_missed and slot.process == self.engine.process else None
 
     def _finding_in_error(self, slot: Slot, *, has: bool) -> str | None:
@@ -147,7 +147,7 @@ class Losses(Machines):
     def use(self, slot: Slot) -> None:
         """A slot is used now."""
         self.acts += 1
-        slot.used = self.acts
+        slot.used, slot.used_at = self.acts, self.wall
 
     def holds_claim(self, body: Body) -> bool:
         """fence: whether the body's attempt is still the one that runs."""

@@ -77,6 +77,14 @@ class Orders(Rows):
         slot.set_up += 1
         return Answer(200)
 
+    def set_wake(self, name: str, wake: str) -> Answer:
+        """Whether requests load it."""
+        slot = self.slot(name)
+        answer = self.pin(name, slot is not None and slot.pinned)
+        if slot is not None and answer.status == 200:
+            slot.wake = wake
+        return answer
+
     def delete(self, name: str, force: bool) -> Answer:
         """Only what holds nothing; `force` cancels what is not sent."""
         slot = self.slot(name)
@@ -120,8 +128,12 @@ class Orders(Rows):
 
     def _want_loaded(self, slot: Slot, key: Key) -> None:
         """An operator's word lifts whatever kept machines from this load."""
-        slot.desired, slot.wants, slot.note, slot.breaker = "loaded", key, None, None
+        slot.desired, slot.desired_by = "loaded", "operator"
+        slot.wants, slot.note, slot.breaker = key, None, None
         slot.bad.pop(key, None)
+
+    def _want_unloaded(self, slot: Slot) -> None:
+        slot.desired, slot.desired_by, slot.note = "unloaded", "operator", None
 
     def unload(self, name: str, force: bool = False, even_if_pinned: bool = False) -> Answer:
         """Want the slot empty."""
@@ -130,16 +142,14 @@ class Orders(Rows):
             return NO_SLOT
         if slot.pinned and not even_if_pinned:
             return Answer(409, "slot.pinned")
-        slot.desired, slot.note = "unloaded", None
+        self._want_unloaded(slot)
         chains = self.open_chains(slot)
         if chains and chains[-1].goal == "unload" and (chains[-1].force or not force):
             return self._taken_over(chains[-1])
         if not chains and slot.state == "offline":
             return SO
         self.supersede(chains)
-        chain = self.add_chain(slot, "unload", "operator", None)
-        chain.force = force
-        return accepted(chain)
+        return accepted(self.add_chain(slot, "unload", "operator", None, force=force))
 
     def pull(self, name: str) -> Answer:
         """Want the model's file brought; it waits its turn and cancels nothing."""
@@ -194,7 +204,7 @@ class Orders(Rows):
             goals = [other.goal for other in self.open_chains(slot)]
             wishes = [goal for goal in goals if goal in ("load", "unload")]
             is_wanted = wishes[-1] == "load" if wishes else slot.state in DISPATCHABLE
-            slot.desired = "loaded" if is_wanted else "unloaded"
+            slot.desired, slot.desired_by = "loaded" if is_wanted else "unloaded", "operator"
         return Answer(200, None, cancelled)
 
     def retry(self, job_id: int) -> Answer:
@@ -215,13 +225,14 @@ class Orders(Rows):
                 return TAKEN
             self._want_loaded(slot, chain.key)
         elif chain.goal == "unload":
-            slot.desired, slot.note = "unloaded", None
+            self._want_unloaded(slot)
         chain.position, chain.origin, chain.guard = self.tail(), "operator", None
         for again in chain.jobs:
             if again is job or (chain.goal == "load" and again.step >= min(job.step, 1)):
                 again.state, again.outcome, again.code, again.file = "queued", None, None, None
                 again.crashes = again.sent = again.deadline = 0
                 again.waits_since, again.spares = None, False
+        self.let_end(slot)
         return Answer(202, None, tuple(one.id for one in chain.open))
 
     def retry_all(self) -> Answer:

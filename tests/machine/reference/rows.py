@@ -12,6 +12,7 @@ UNFINISHED = ("queued", "running")
 CRASH_LIMIT = 3
 LOAD_MS, UNLOAD_MS, SETTLE_MS = 120_000, 60_000, 600_000
 ENGINE_WAIT_MS, DRAIN_MS = 300_000, 30_000
+IDLE_MS = 300_000
 LIMIT_MS = {"load": LOAD_MS, "unload": UNLOAD_MS}
 LATE = "preload.load_timeout"
 
@@ -95,6 +96,8 @@ class Chain:
     origin: str
     key: Key | None
     force: bool = False
+    drain: int | None = None
+    """How long its unload lets requests end."""
     guard: tuple[int, int] | None = None
     jobs: list["Job"] = field(default_factory=list)
 
@@ -128,6 +131,8 @@ class Job:
     spares: bool = False
     """It waits for whoever uses what it is to replace."""
     deadline: int = 0
+    gave_way: int | None = None
+    """When there was no room for a machine's load, on the wall clock."""
     file: File | None = None
     """Of a validate: what it found."""
 
@@ -156,6 +161,8 @@ class Slot:
     wants: Key
     state: str = "offline"
     desired: str = "unloaded"
+    desired_by: str = "nobody"
+    wake: str = "auto"
     pinned: bool = False
     set_up: int = 0
     """How often somebody changed what it is set up for."""
@@ -164,6 +171,8 @@ class Slot:
     process: int | None = None
     generation: int = 0
     used: int = 0
+    used_at: int = 0
+    """On the wall clock."""
     error: tuple[str, int | None] | None = None
     """Code, and the job that failed."""
     is_cleared: bool = False
@@ -175,10 +184,22 @@ class Slot:
     """What a machine is to load again."""
     breaker: Breaker | None = None
     window: Window | None = None
-    leases: set[tuple[str, int]] = field(default_factory=set)
-    """Whose requests run, and of which generation."""
+    leases: dict[tuple[str, int], int] = field(default_factory=dict)
+    """Whose requests run, and of which generation: how many."""
     history: list[str] = field(default_factory=list)
+    since: int = 0
+    """When it came to its state, on the wall clock."""
     is_deleted: bool = False
+
+    @property
+    def cause(self) -> str:
+        """Why it came to its state."""
+        return self.history[-1].split()[1]
+
+    @property
+    def is_to_stay_unloaded(self) -> bool:
+        """Whether a person wants it so, and no machine."""
+        return self.desired == "unloaded" and self.desired_by in ("operator", "elsewhere")
 
     @property
     def stand(self) -> Stand:

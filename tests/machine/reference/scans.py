@@ -4,11 +4,11 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from tests.machine.reference.engine import Reading
-from tests.machine.reference.rows import DISPATCHABLE, LATE, Key, Slot, Window
+from tests.machine.reference.rows import DISPATCHABLE, IDLE_MS, LATE, Key, Slot, Window
 from tests.machine.reference.settling import Settling
 
 GRACE_MS, GAP_MS = 60_000, 90_000
-IDLE_MS, UNLOAD_AFTER_MS = 300_000, 330_000
+UNLOAD_AFTER_MS = 330_000
 
 
 class Look(NamedTuple):
@@ -105,7 +105,7 @@ class Scans(Settling):
             elif what == "stays away" and reading.is_full_of_others:
                 slot.process = None  # another client's took its place
             elif what == "stays away":
-                slot.desired = "unloaded"
+                slot.desired, slot.desired_by = "unloaded", "elsewhere"
             elif what == "left over":
                 slot.is_cleared = self.machine_unload(slot).status == 202
 
@@ -138,7 +138,8 @@ class Scans(Settling):
             serves = self.engine.serves(held.model)
             self.lose(slot, "engine_restarted", by, restores=not serves)
             if serves:
-                self.adopt(slot, Key(held.model, reading.loaded[held.model]), reading.process)
+                key = Key(held.model, reading.loaded[held.model])
+                self.adopt(slot, key, reading.process, by)
 
     def _take_over(self, slot: Slot, reading: Reading) -> bool:
         """What answers is adopted; never what may have arrived late, while that process lives."""

@@ -37,14 +37,14 @@ class Unloads(Checks):
             return None
         is_in_use = slot.state == "serving" or (is_busy and self.may_be_used(job, slot))
         if is_in_use and not chain.force:
-            self._drain(job)
+            self._drain(job, slot)
             return None
         if slot.state in DISPATCHABLE:
             own = "idle_unload" if chain.origin == "idle" else "operator_unload"
             cause = "forced" if slot.state == "serving" else own if empties else "replaced"
             self.move(slot, "unloading", cause)
             if chain.origin == "idle":
-                slot.desired = "unloaded"
+                slot.desired, slot.desired_by = "unloaded", "idle"
         elif slot.state == "error" and empties and slot.told is None:
             self.move(slot, "offline", "cleared")
             self.end(job, "succeeded", "done")
@@ -80,13 +80,16 @@ class Unloads(Checks):
         if chain.origin == "operator":
             return False
         is_as_asked = chain.guard == (slot.generation, slot.used)
-        return slot.pinned or not is_as_asked or slot.state == "serving" or is_used
+        is_served = slot.state == "serving" or slot.is_served
+        return slot.pinned or not is_as_asked or is_served or is_used
 
-    def _drain(self, job: Job) -> None:
-        if job.waits_since is not None and self.now - job.waits_since >= DRAIN_MS:
+    def _drain(self, job: Job, slot: Slot) -> None:
+        """The claim waits for what runs through us; an engine that is busy is asked again."""
+        job.chain.drain = job.chain.drain or DRAIN_MS
+        if job.waits_since is not None and self.now - job.waits_since >= job.chain.drain:
             self.fail(job, "slot.drain_timeout")
         else:
-            self.wait_on(job, 500)
+            self.wait_on(job, 0 if slot.state == "serving" else 500)
 
     def emptied(self, job: Job, gone: bool = False) -> None:
         """The slot holds nothing any more; an error stays, unless it was of an unload."""

@@ -1,15 +1,12 @@
-"""What the engine, the clock, users and dying workers do to slots and jobs."""
+"""What the engine, the clock and dying workers do to slots and jobs."""
 
-from tests.machine.reference.orders import NO_SLOT
-from tests.machine.reference.rows import DISPATCHABLE, Answer, Slot
-from tests.machine.reference.scans import Scans
+from tests.machine.reference.wakes import Wakes
 
-NOT_FROM_HERE = Answer(409, "slot.illegal_transition")
 BOOT_MS = 5_000
 """When the first process of a boot begins."""
 
 
-class Reference(Scans):
+class Reference(Wakes):
     """Everything that can happen."""
 
     # -- what the engine does, and others with it ---------------------------------------------
@@ -62,7 +59,7 @@ class Reference(Scans):
 
     def pass_time(self, ms: int) -> None:
         """Bodies that wait for an answer end their jobs at the deadline."""
-        self.now += ms
+        self.tick(ms)
         for (job_id, attempt), body in sorted(self.bodies.items()):
             if body.at != "sent" or self.now < body.until:
                 continue
@@ -79,67 +76,8 @@ class Reference(Scans):
                 self.fail(body.job, "engine.unload_timeout", cause)
 
     def wall_steps(self, seconds: int) -> None:
-        """Wall time is for people: nothing changes."""
-
-    # -- requests of users, as the dispatcher will write them -----------------------------------
-
-    def serve(self, name: str) -> Answer:
-        """The first request enters."""
-        slot = self.slot(name)
-        if slot is None:
-            return NO_SLOT
-        if slot.state not in ("ready", "idle"):
-            return NOT_FROM_HERE
-        self.move(slot, "serving", "request_started")
-        self._lease(slot, "dispatcher")
-        return Answer(200)
-
-    def served(self, name: str) -> Answer:
-        """The last request leaves."""
-        slot = self.slot(name)
-        if slot is None:
-            return NO_SLOT
-        if slot.state != "serving":
-            return NOT_FROM_HERE
-        self.move(slot, "ready", "requests_done")
-        self._unlease(slot, "dispatcher")
-        return Answer(200)
-
-    def demote(self, name: str) -> Answer:
-        """Nobody used the slot for a while."""
-        slot = self.slot(name)
-        if slot is None:
-            return NO_SLOT
-        if slot.state != "ready":
-            return NOT_FROM_HERE
-        self.move(slot, "idle", "demoted")
-        return Answer(200)
-
-    def lease(self, name: str) -> Answer:
-        """A request of another dispatcher is between its lease and its edge."""
-        slot = self.slot(name)
-        if slot is None:
-            return NO_SLOT
-        if slot.state not in DISPATCHABLE:
-            return NOT_FROM_HERE
-        self._lease(slot, "another")
-        return Answer(200)
-
-    def unlease(self, name: str) -> Answer:
-        """It is over."""
-        slot = self.slot(name)
-        if slot is None:
-            return NO_SLOT
-        self._unlease(slot, "another")
-        return Answer(200)
-
-    def _lease(self, slot: Slot, whose: str) -> None:
-        self._unlease(slot, whose)
-        slot.leases.add((whose, slot.generation))
-
-    def _unlease(self, slot: Slot, whose: str) -> None:
-        self.use(slot)
-        slot.leases = {lease for lease in slot.leases if lease[0] != whose}
+        """Wall time is for people: of what it decides nobody is unloaded, or kept."""
+        self.wall += seconds * 1000
 
     # -- workers die, stop, are taken from ------------------------------------------------------
 
@@ -171,6 +109,8 @@ class Reference(Scans):
             if job.state == "running" and job.worker not in self.living:
                 self.rescue_job(job)
         for slot in self.slots:
+            self.clear_leases(slot)
+        for slot in self.slots:
             if slot.state in ("pulling", "starting", "warming", "unloading"):
                 assert self.open_chains(slot), f"nobody owns {slot.name}, which is {slot.state}"
 
@@ -192,7 +132,8 @@ class Reference(Scans):
         """Everything dies; the first process of the new boot says what that means."""
         for worker in sorted(self.living):
             self._leave_all(worker)
-        self.living, self.reading = set(successors), None
+        self.living, self.reading, self.asked = set(successors), None, []
+        self.starts = {api: count + 1 for api, count in self.starts.items()}
         self.engine_dies()
         self.engine.requests.clear()
         self.now = BOOT_MS

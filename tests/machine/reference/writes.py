@@ -2,6 +2,8 @@
 
 from tests.machine.reference.rows import (
     CRASH_LIMIT,
+    DISPATCHABLE,
+    DRAIN_MS,
     ENGINE_WAIT_MS,
     KINDS,
     TRANSIENT,
@@ -18,7 +20,7 @@ class Rows:
     """Everything that is written, and its writers."""
 
     def __init__(self) -> None:
-        self.now = 0
+        self.now = self.wall = 0
         self.acts = 0
         """Counts what somebody may find changed: the uses of a slot, the files of a model."""
         self.all_slots: list[Slot] = []
@@ -26,6 +28,11 @@ class Rows:
         self.jobs: dict[int, Job] = {}
         self.lane: Lane | None = None
         self.incidents: list[Incident] = []
+
+    def tick(self, ms: int) -> None:
+        """Time passes, on both clocks."""
+        self.now += ms
+        self.wall += ms
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -48,7 +55,9 @@ class Rows:
     def move(self, slot: Slot, to: str, cause: str, by: Incident | None = None) -> None:
         """The only writer of a slot's state."""
         slot.history.append(f"{slot.state}>{to} {cause}")
-        slot.state = to
+        if slot.state == "serving" and to not in DISPATCHABLE:
+            slot.leases.clear()
+        slot.state, slot.since = to, self.wall
         if by is not None:
             by.moved.append(slot.id)
         if to != "error" and to not in TRANSIENT:
@@ -65,21 +74,46 @@ class Rows:
         """The place behind every chain."""
         return max((chain.position for chain in self.chains), default=0) + 1
 
-    def add_chain(self, slot: Slot, goal: str, origin: str, key: Key | None) -> Chain:
+    def add_chain(
+        self, slot: Slot, goal: str, origin: str, key: Key | None, *, force: bool = False
+    ) -> Chain:
         """A load is always pull, validate, unload, load; all else a chain of one."""
-        chain = Chain(len(self.chains) + 1, slot, self.tail(), goal, origin, key)
+        chain = Chain(len(self.chains) + 1, slot, self.tail(), goal, origin, key, force)
+        is_told = origin == "operator" and goal in ("load", "unload")
+        chain.drain = DRAIN_MS if is_told else None
         for kind in KINDS if goal == "load" else (goal,):
             job = Job(len(self.jobs) + 1, chain, kind)
             chain.jobs.append(job)
             self.jobs[job.id] = job
         self.chains.append(chain)
+        self.let_end(slot)
         return chain
+
+    def drains_for(self, slot: Slot) -> Job | None:
+        """The operator's unload that takes away what requests could use now."""
+        chain = next(iter(self.open_chains(slot)), None)
+        if chain is None or chain.open[0].kind != "unload" or chain.origin != "operator":
+            return None
+        is_emptied = slot.state in DISPATCHABLE and (
+            chain.goal == "unload" or not slot.holds(chain.key)
+        )
+        return chain.open[0] if is_emptied else None
+
+    def let_end(self, slot: Slot) -> None:
+        """The time of requests that run begins when an unload comes next."""
+        job = self.drains_for(slot)
+        if job is None or slot.state != "serving" or job.waits_since is not None:
+            return
+        if job.state == "queued" and not job.chain.force and job.chain.drain is not None:
+            job.waits_since = self.now
 
     def end(self, job: Job, state: str, outcome: str, code: str | None = None) -> None:
         """An attempt is over, and with it the job, unless it is queued again."""
         job.state, job.outcome, job.worker = state, outcome, None
         if state != "queued":
             job.code = code
+        if state == "succeeded":
+            self.let_end(job.slot)
 
     def put_back(self, job: Job, outcome: str, *, crashed: bool = False, after_ms: int = 0) -> None:
         """The attempt is over, the job is not: queued again in its old place."""

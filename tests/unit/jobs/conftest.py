@@ -10,7 +10,11 @@ from hal0 import points
 from hal0.db import Database
 from hal0.settings import Settings
 from tests.fakes.lemond import Lemond
-from tests.worker import Worker, add_lemond
+from tests.ledger import serve
+from tests.machine.clock import Clock
+from tests.rows import ask_load
+from tests.unit.jobs.scanner import Scanner
+from tests.worker import Worker, add_lemond, equip
 
 MakeWorker = Callable[..., Worker]
 
@@ -41,3 +45,29 @@ def lemond(db: Database, settings: Settings, tmp_path: Path) -> Iterator[Lemond]
     with Lemond(settings.models, call_log=tmp_path / "calls.ndjson") as server:
         add_lemond(db, server)
         yield server
+
+
+@pytest.fixture
+def clock() -> Iterator[Clock]:
+    """The time, which passes when a test says so."""
+    with Clock() as clock:
+        yield clock
+
+
+@pytest.fixture
+def scanner(db: Database, settings: Settings, clock: Clock) -> Iterator[Scanner]:
+    """An engine as a test lets it be read, and the scans of one worker."""
+    worker = Worker(db, settings)
+    yield Scanner(worker, clock)
+    worker.close()
+
+
+@pytest.fixture
+def serving(db: Database, lemond: Lemond, worker: Worker) -> Worker:
+    """A worker whose slot `chat` is loaded and serves one request."""
+    worker.ctx.cut_s = 0.0
+    equip(db, "chat")
+    ask_load(db)
+    worker.work()
+    serve(db)
+    return worker

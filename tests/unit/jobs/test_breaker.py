@@ -1,8 +1,5 @@
 """How often a machine loads a model that its slot keeps losing."""
 
-from collections.abc import Iterator
-
-import pytest
 from sqlalchemy import update
 
 from hal0.clock import utc_now
@@ -32,12 +29,6 @@ from tests.rows import (
     slot_now,
 )
 from tests.worker import Worker, equip, loads
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    with Clock() as clock:
-        yield clock
 
 
 def _breaker(db: Database, slot: str = "chat") -> Breaker | None:

@@ -106,7 +106,7 @@ def test_a_cancel_sets_desired_back_to_what_is_held(db: Database) -> None:
     unload = ask_unload(db)
     _cancel(db, unload.job_ids[0])
     now = slot_now(db)
-    assert (now.state, now.desired) == ("ready", "loaded")
+    assert (now.state, now.desired, now.desired_by) == ("ready", "loaded", "operator")
 
 
 def test_a_sent_load_cannot_be_cancelled_and_says_why(db: Database) -> None:

@@ -4,7 +4,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 from hal0.db import Database
-from hal0.jobs.ledger import claims
+from hal0.jobs.ledger.runnable import RUNNABLE
 from hal0.states import JobKind, Outcome
 from tests.ledger import end, make_slots, try_claim
 from tests.rows import ask_load, slot_now
@@ -57,7 +57,7 @@ def test_the_claim_reads_what_is_queued_or_running_never_the_history(db: Databas
     """Each look at `jobs` goes through a partial index: a million old jobs cost nothing."""
     parameters = {"heavy": True, "fetches": True, "boot": "boot", "now_ms": 0}
     with db.read() as tx:
-        plan = tx.exec_driver_sql("EXPLAIN QUERY PLAN " + claims.RUNNABLE, parameters).all()
+        plan = tx.exec_driver_sql("EXPLAIN QUERY PLAN " + RUNNABLE, parameters).all()
         partial = set(
             tx.exec_driver_sql(
                 "SELECT name FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'jobs' "

@@ -11,10 +11,11 @@ from sqlalchemy import update
 from hal0.db import Database
 from hal0.errors import ClaimLost, EngineRefused
 from hal0.jobs.ledger import claims
-from hal0.jobs.ledger.claims import is_work_waiting, wait_for_place
+from hal0.jobs.ledger.claims import wait_for_place
 from hal0.jobs.ledger.intake import Wish, machine_load, request_check
 from hal0.jobs.ledger.lane import clear_unload_mark, mark_load_sent
 from hal0.jobs.ledger.rows import Claim
+from hal0.jobs.ledger.runnable import is_work_waiting
 from hal0.jobs.queries import job_detail
 from hal0.slots.queries import slot_named
 from hal0.states import Cause, Desired, JobKind, JobState, Origin, Outcome, SlotState

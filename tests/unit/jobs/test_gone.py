@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from hal0.db import Database
-from hal0.states import Desired, SlotState
+from hal0.jobs.ledger.intake import machine_unload
+from hal0.states import Desired, DesiredBy, SlotState
 from tests.fakes.lemond import Lemond
-from tests.ledger import eventually, history, unfinished
+from tests.ledger import IDLE, eventually, history, unfinished
 from tests.rows import ask_unload, slot_now
 from tests.worker import Worker, equip, load_all, load_there, look
 
@@ -37,8 +38,37 @@ def test_what_a_second_look_still_misses_was_unloaded_by_a_person_and_stays_so(
     assert (history(db)[-1], slot_now(db).desired) == (UNLOADED, Desired.LOADED)
     look(db, worker)
     assert (history(db)[-1], slot_now(db).desired) == (UNLOADED, Desired.UNLOADED)
+    assert slot_now(db).desired_by is DesiredBy.ELSEWHERE
     assert unfinished(db) == []
     assert look(db, worker) == 0
+
+
+def test_who_unloads_there_what_a_machine_had_unloaded_and_he_loaded_is_believed_too(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    load_all(db, worker, "chat")
+    with db.write() as tx:
+        machine_unload(tx, slot_now(db), IDLE)
+    worker.work()
+    load_there(lemond, "m-chat")
+    look(db, worker)
+    assert (slot_now(db).state, slot_now(db).desired_by) == (SlotState.READY, DesiredBy.IDLE)
+    lemond.post("/v1/unload", {"model_name": "m-chat"}).raise_for_status()
+    look(db, worker)
+    assert (history(db)[-1], slot_now(db).desired_by) == (UNLOADED, DesiredBy.IDLE)
+    look(db, worker)
+    assert slot_now(db).desired_by is DesiredBy.ELSEWHERE
+
+
+def test_an_operators_word_between_the_two_looks_stands(
+    db: Database, lemond: Lemond, worker: Worker
+) -> None:
+    load_all(db, worker, "chat")
+    lemond.post("/v1/unload", {"model_name": "m-chat"}).raise_for_status()
+    look(db, worker)
+    assert ask_unload(db).already
+    look(db, worker)
+    assert slot_now(db).desired_by is DesiredBy.OPERATOR
 
 
 def test_a_model_whose_backend_crashed_and_that_a_request_brought_back_stays_wanted(

@@ -1,88 +1,21 @@
 """What a scan writes of use: demotions, unloads, windows; by the rows and an engine's words."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, event, insert, update
 
 from hal0.clock import utc_now
-from hal0.db import Database
-from hal0.engines.base import EngineHealth, LoadedModel
 from hal0.jobs.ledger.breaker import PARKED_AFTER, count_sent
-from hal0.jobs.reading import Reading
 from hal0.jobs.scan import act_upon
 from hal0.registry.roster import engine_named
 from hal0.settings import Settings
-from hal0.slots.queries import stands
 from hal0.states import Desired, JobKind, SlotState
 from hal0.tables import engines, idle_windows, leases, slots
 from tests.ledger import history, job, make_slots, unfinished
-from tests.machine.clock import Clock
 from tests.rows import ask_load, options, run_load, slot_now
+from tests.unit.jobs.scanner import Scanner
 from tests.worker import Worker
-
-PROCESS = "1-1"
-"""The process that `send_load` says it sent to."""
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    with Clock() as clock:
-        yield clock
-
-
-@pytest.fixture
-def scanner(db: Database, settings: Settings, clock: Clock) -> Iterator["Scanner"]:
-    worker = Worker(db, settings)
-    yield Scanner(worker, clock)
-    worker.close()
-
-
-class Scanner:
-    """An engine as it would be read, and the scans of one worker."""
-
-    def __init__(self, worker: Worker, clock: Clock) -> None:
-        self.ctx, self.db, self.clock = worker.ctx, worker.db, clock
-        self.models: dict[str, LoadedModel] = {}
-
-    def load(self, *names: str, **values: Any) -> None:
-        """Make slots with loaded models: `m-<name>`."""
-        make_slots(self.db, *names)
-        for name in names:
-            ask_load(self.db, name)
-            run_load(self.db)
-            self.models[name] = LoadedModel(f"m-{name}", last_use="100", busy=False)
-        self.set_up(**values)
-
-    def set_up(self, **values: Any) -> None:
-        """Set every slot up so."""
-        if values:
-            with self.db.write() as tx:
-                tx.execute(update(slots).values(**values))
-
-    def says(self, name: str, **values: Any) -> None:
-        """Let the engine say other things of a model from now on."""
-        self.models[name] = replace(self.models[name], **values)
-
-    def scan(self) -> int:
-        """Look at the engine now."""
-        with self.db.read() as tx:
-            engine = engine_named(tx, "default")
-            before = stands(tx, engine.id)
-        health = EngineHealth(PROCESS, tuple(self.models.values()))
-        return act_upon(self.ctx, Reading(engine, health, before))
-
-    def scan_for(self, seconds: float, every_s: float = 30) -> None:
-        """Scan every half minute for so long."""
-        for _ in range(int(seconds / every_s)):
-            self.clock.tick(int(every_s * 1000))
-            self.scan()
-
-    def state(self, name: str = "chat") -> SlotState:
-        """Read a slot's state."""
-        return slot_now(self.db, name).state
 
 
 def test_an_unused_model_becomes_idle_and_then_one_unload_is_asked_for(scanner: Scanner) -> None:
@@ -174,6 +107,20 @@ def test_after_an_hour_without_a_worker_windows_begin_anew(scanner: Scanner) -> 
     scanner.scan_for(270)
     assert scanner.state() is SlotState.READY
     scanner.scan_for(30)
+    assert scanner.state() is SlotState.IDLE
+
+
+def test_a_list_that_takes_its_time_to_come_leaves_no_gap_and_is_as_old_as_its_question(
+    scanner: Scanner,
+) -> None:
+    scanner.load("chat")
+    for _ in range(5):
+        scanner.clock.tick(50_000)
+        reading = scanner.read()
+        scanner.clock.tick(40_000)
+        act_upon(scanner.ctx, reading)
+        with scanner.db.read() as tx:
+            assert engine_named(tx, "default").list_ms == reading.began_ms
     assert scanner.state() is SlotState.IDLE
 
 
@@ -348,10 +295,7 @@ def test_of_two_workers_that_saw_the_same_only_one_writes(scanner: Scanner) -> N
     scanner.scan()
     scanner.scan_for(270)
     scanner.clock.tick(30_000)
-    with scanner.db.read() as tx:
-        engine = engine_named(tx, "default")
-        before = stands(tx, engine.id)
-    seen = Reading(engine, EngineHealth(PROCESS, tuple(scanner.models.values())), before)
+    seen = scanner.read()
     assert act_upon(scanner.ctx, seen) == 1
     assert act_upon(scanner.ctx, seen) == 0
     assert history(scanner.db)[3:] == ["ready>idle demoted"]

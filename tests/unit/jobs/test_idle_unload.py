@@ -1,19 +1,23 @@
 """A machine's unload gives way to whoever uses the model; any other lets requests end first."""
 
 import contextlib
+from collections.abc import Callable
 
 import pytest
-from sqlalchemy import insert, update
+from sqlalchemy import Connection, insert, update
 
 from hal0.clock import utc_now
 from hal0.db import Database
 from hal0.jobs.ledger.intake import machine_unload
 from hal0.jobs.outlook import leftover
 from hal0.settings import Settings
-from hal0.states import JobKind, SlotState
+from hal0.slots.leases import LeaseKey, hold, note_use
+from hal0.slots.queries import slot_named
+from hal0.slots.transitions import Act, move
+from hal0.states import Cause, JobKind, SlotState
 from hal0.tables import leases, periodic, slots
 from tests.fakes.lemond import Lemond
-from tests.ledger import IDLE, eventually, history, job, outcomes
+from tests.ledger import IDLE, eventually, history, job, never, outcomes
 from tests.rows import ask_load, ask_unload, slot_now
 from tests.worker import Worker, equip, loads, unload_in_vain, unloads
 
@@ -51,7 +55,7 @@ def test_what_nobody_uses_is_unloaded_and_stays_so(
     loaded.work()
     assert history(db)[3:] == ["ready>unloading idle_unload", "unloading>offline unloaded"]
     assert unloads(lemond) == ["m-chat"]
-    assert slot_now(db).desired == "unloaded"
+    assert (slot_now(db).desired, slot_now(db).desired_by) == ("unloaded", "idle")
 
 
 def test_a_request_past_hal0_between_scan_and_unload_wins(
@@ -245,3 +249,35 @@ def test_what_a_machine_unloads_at_its_second_try_is_offline(
     slot = slot_now(db)
     assert (slot.state, slot.desired, leftover(slot)) == (SlotState.OFFLINE, "unloaded", None)
     assert lemond.state()["loaded"] == []
+
+
+def _comes(tx: Connection) -> None:
+    slot = slot_named(tx, "chat")
+    move(tx, slot, SlotState.SERVING, Cause.REQUEST_STARTED, Act("dispatcher"))
+    _holds_a_lease(tx)
+
+
+def _comes_and_goes(tx: Connection) -> None:
+    slot = slot_named(tx, "chat")
+    note_use(tx, slot.id, slot.generation, utc_now())
+
+
+def _holds_a_lease(tx: Connection) -> None:
+    slot = slot_named(tx, "chat")
+    hold(tx, LeaseKey(slot.id, slot.generation, "an-api"), 1)
+
+
+@pytest.mark.parametrize("request_", [_comes, _comes_and_goes, _holds_a_lease])
+def test_a_request_that_comes_between_the_look_and_the_unload_wins(
+    db: Database, lemond: Lemond, loaded: Worker, request_: Callable[[Connection], None]
+) -> None:
+    """C11: the unload reads state, use and leases in the transaction that would mark it."""
+    asked = _ask(db)
+    looks = len(lemond.calls("/v1/health"))
+    with loaded.running(loaded.claim()), db.soft() as tx:  # the lock is held: nobody else writes
+        request_(tx)
+        eventually(lambda: len(lemond.calls("/v1/health")) > looks)
+        never(lambda: unloads(lemond), for_s=0.3)
+    assert outcomes(db, asked) == ["skipped"]
+    assert unloads(lemond) == []
+    assert slot_now(db).is_dispatchable

@@ -1,22 +1,14 @@
 """Periodic work: one turn an interval, counted from its end, over all workers."""
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 from sqlalchemy import update
 
 from hal0.db import Database
-from hal0.jobs.periodic import HOLD_S, end_turn, hold_turn, take_turn
+from hal0.jobs.periodic import HOLD_S, end_turn, hold_turn, make_due, take_turn
 from hal0.tables import periodic
 from tests.machine.clock import Clock
-
-
-@pytest.fixture
-def clock() -> Iterator[Clock]:
-    with Clock() as clock:
-        yield clock
 
 
 def _turn(db: Database, interval_s: float, name: str = "scan") -> bool:
@@ -76,6 +68,37 @@ def test_a_turn_taken_while_there_was_time_is_due_earlier_when_there_is_none(
     clock.tick(2_000)
     assert not _turn(db, 30)
     assert _turn(db, 2)
+
+
+def test_a_turn_that_is_asked_for_begins_at_once(db: Database, clock: Clock) -> None:
+    assert _turn(db, 60)
+    make_due(db, "scan")
+    assert _turn(db, 60)
+    assert not _turn(db, 60)
+
+
+def test_a_turn_that_is_asked_for_during_another_begins_when_that_ends(
+    db: Database, clock: Clock
+) -> None:
+    """What that one reads may have been read before."""
+    assert take_turn(db, "scan", 60)
+    for _ in range(8):
+        make_due(db, "scan")
+        clock.tick(1_000)
+        assert not take_turn(db, "scan", 60), "somebody has it"
+        hold_turn(db, "scan")
+    end_turn(db, "scan")
+    assert _turn(db, 60)
+    assert not _turn(db, 60)
+
+
+def test_a_turn_that_is_asked_for_does_not_wait_for_a_worker_that_has_died(
+    db: Database, clock: Clock
+) -> None:
+    assert take_turn(db, "scan", 60)
+    make_due(db, "scan")
+    clock.tick(int(HOLD_S * 1000))
+    assert take_turn(db, "scan", 60)
 
 
 def test_a_tick_that_comes_a_little_early_finds_its_work_due(db: Database, clock: Clock) -> None:

@@ -15,6 +15,7 @@ from hal0 import points
 from hal0.db import Database
 from hal0.jobs.ledger import claims, intake, orders
 from hal0.jobs.ledger.intake import Accepted, Wish
+from hal0.jobs.ledger.runnable import is_work_waiting
 from hal0.jobs.queries import Progress, job_detail
 from hal0.registry.catalog import (
     Model,
@@ -249,7 +250,7 @@ def test_a_second_download_waits_for_a_place_and_a_file_of_this_machine_does_not
         assert (waiting.state, waiting.outcome, waiting.fetches) == ("queued", "deferred", 1)
         assert slot_now(db, "second").state == "offline"
         with db.read() as tx:
-            assert not claims.is_work_waiting(tx, fetches=False)
+            assert not is_work_waiting(tx, fetches=False)
             seen = job_detail(tx, second[0]).waiting_for
         assert seen == "another download of its worker to end"
         loaded = ask_load(db, "here").job_ids
@@ -663,7 +664,7 @@ def test_a_second_pull_of_the_model_waits_and_finds_the_file(
         ).job_ids[0]
     with worker.running(worker.claim()):
         with db.read() as tx:
-            assert not claims.is_work_waiting(tx)
+            assert not is_work_waiting(tx)
             assert str(job_detail(tx, second).waiting_for).startswith("pull of the same model")
         go_on.set()
     worker.work()

@@ -11,7 +11,8 @@ import pytest
 from sqlalchemy import Connection, event
 
 from hal0.db import Database
-from hal0.jobs.ledger.claims import RUNNABLE, claim, finish, is_work_waiting
+from hal0.jobs.ledger.claims import claim, finish
+from hal0.jobs.ledger.runnable import RUNNABLE, is_work_waiting, moment
 from hal0.jobs.queries import JobFilter, job_page
 from hal0.slots.audit import AuditFilter, audit_page
 from hal0.states import Cause, JobKind, JobState
@@ -102,7 +103,7 @@ def test_a_claim_never_looks_at_history(history: Database) -> None:
 def test_a_look_for_work_never_does_either(history: Database) -> None:
     """It goes past SQLAlchemy, so its statement is asked for directly."""
     with history.read() as tx:
-        values = {"heavy": True, "fetches": True, "boot": "a boot", "now_ms": 0}
+        values = moment(heavy=True, fetches=True)
         asked = tx.connection.cursor().execute(f"EXPLAIN QUERY PLAN {RUNNABLE}", values)
         steps = [match for row in asked.fetchall() if (match := STEP.match(row[3]))]
         assert is_work_waiting(tx)
@@ -111,13 +112,25 @@ def test_a_look_for_work_never_does_either(history: Database) -> None:
     assert {step["by"] for step in reads} == PARTIAL - {"ix_jobs_running_owner"}
 
 
-def test_a_job_ends_by_its_id_alone(history: Database) -> None:
+def test_a_claim_finds_slot_and_chain_of_a_job_by_their_ids(history: Database) -> None:
+    """With a thousand slots that let requests end it costs no more than a look at each job."""
+    with history.read() as tx:
+        values = moment(heavy=True, fetches=True)
+        asked = tx.connection.cursor().execute(f"EXPLAIN QUERY PLAN {RUNNABLE}", values)
+        steps = [match for row in asked.fetchall() if (match := STEP.match(row[3]))]
+    others = {(step["table"], step["by"]) for step in steps if step["table"] in {"s", "c", "d"}}
+    assert others == {(table, BY_ID) for table in ("s", "c", "d")}
+
+
+def test_a_job_ends_by_its_id_and_looks_only_at_what_its_slot_does_next(history: Database) -> None:
     with history.soft() as tx:
         held = claim(tx, "owner-1")
     assert held is not None
     with history.write() as tx:
         reads = reads_of_jobs(tx, lambda tx: finish(tx, held))
-    assert reads == [("SEARCH", BY_ID)]
+    assert reads[0] == ("SEARCH", BY_ID)
+    assert {how for how, _ in reads} == {"SEARCH"}
+    assert {by for _, by in reads[1:]} == {"ix_jobs_queued_slot", "ux_jobs_running_slot"}
 
 
 @pytest.mark.parametrize("before", [None, 5000])

@@ -258,36 +258,6 @@ def test_an_unload_that_waits_for_the_lane_asks_when_the_load_is_settled(
     assert loads(lemond) == ["m-chat"]
 
 
-def test_a_forced_unload_cuts_what_is_served_and_another_drains_first(
-    db: Database, lemond: Lemond, worker: Worker
-) -> None:
-    _loaded(db, worker)
-    with db.soft() as tx:
-        move(tx, slot_now(db), SlotState.SERVING, Cause.REQUEST_STARTED, Act("dispatcher"))
-    patient = ask_unload(db)
-    worker.work()
-    assert job(db, patient.job_ids[0]).outcome == "deferred"
-    assert slot_now(db).state is SlotState.SERVING
-    ask_unload(db, force=True)
-    worker.work()
-    assert history(db)[-2:] == ["serving>unloading forced", "unloading>offline unloaded"]
-
-
-def test_an_unload_whose_slot_still_serves_when_draining_ends_is_a_failure(
-    db: Database, lemond: Lemond, worker: Worker
-) -> None:
-    _loaded(db, worker)
-    with db.soft() as tx:
-        move(tx, slot_now(db), SlotState.SERVING, Cause.REQUEST_STARTED, Act("dispatcher"))
-    accepted = ask_unload(db, drain_timeout_s=0.0)
-    worker.work()
-    eventually(lambda: worker.work() or not unfinished(db))
-    error = job(db, accepted.job_ids[0]).error
-    assert error is not None
-    assert error["code"] == "slot.drain_timeout"
-    assert slot_now(db).state is SlotState.SERVING
-
-
 def test_the_mark_of_an_unload_is_committed_before_the_request(
     db: Database, lemond: Lemond, worker: Worker
 ) -> None:

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 GRACE_S: Final = 3
 """Seconds that running requests get to end after SIGTERM."""
+NOT_KEPT: Final = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+"""Connections to children: llama.cpp closes one over which a stream went and says so to nobody, so
+that a request which meets that is lost."""
 
 
 def run(settings: Settings) -> int:
@@ -78,7 +81,7 @@ async def _serve(settings: Settings, listener: socket.socket, key: str | None) -
     sys.stdout.flush()
     try:
         async with httpx.AsyncClient(
-            timeout=httpx.Timeout(None, connect=5), trust_env=False
+            timeout=httpx.Timeout(None, connect=5), limits=NOT_KEPT, trust_env=False
         ) as client:
             routes = Routes(settings.models, residents, client)
             app = _application(routes, settings, key)

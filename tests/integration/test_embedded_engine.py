@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
@@ -83,6 +84,22 @@ def test_a_stream_ends_with_done(client: httpx.Client) -> None:
         events = [line for line in answer.iter_lines() if line.startswith("data: ")]
     assert events[-1] == "data: [DONE]"
     assert json.loads(events[0][6:])["object"] == "chat.completion.chunk"
+
+
+def test_no_connection_to_a_child_is_kept(engine: EngineProcess, client: httpx.Client) -> None:
+    """llama.cpp closes one over which a stream went and says so to nobody."""
+    load(client, "ga")
+    for is_stream in (True, False):
+        chat(client, "ga", stream=is_stream).raise_for_status()
+    url = engine.loaded()["ga"]["backend_url"]
+    port = httpx.URL(url).port
+    until(lambda: port not in {c.raddr.port for c in connections_of(engine.pid)})
+
+
+def connections_of(pid: int) -> list[Any]:
+    """Return the connections of a process."""
+    listed = psutil.Process(pid).net_connections(kind="tcp")
+    return [c for c in listed if c.status == psutil.CONN_ESTABLISHED]
 
 
 def test_health_tells_file_process_and_last_use(

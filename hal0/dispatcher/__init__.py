@@ -1,0 +1,1 @@
+"""Inference through slots: which slot a request means, that it serves, its way there and back."""

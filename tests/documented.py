@@ -2,6 +2,7 @@
 
 import json
 import re
+from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
 
@@ -47,13 +48,19 @@ class Document:
             assert response.status_code >= 400, "answered where the document tells of nothing"
             self._check_body(response, PROBLEM, {"$ref": "#/components/schemas/Problem"})
             return
-        told = operation["responses"].get(str(response.status_code))
+        responses = operation["responses"]
+        told = responses.get(str(response.status_code), responses.get("default"))
         assert told is not None, f"{request.method} {request.url.path}: {response.text}"
         told = self.look_up(told)
         needed = {name for name, header in told["headers"].items() if header.get("required")}
         assert needed <= {name for name in needed if name in response.headers}
-        for kind, content in told.get("content", {"": {"schema": False}}).items():
-            self._check_body(response, kind, content["schema"])
+        given = response.headers.get("content-type", "").partition(";")[0]
+        contents = told.get("content", {"": {"schema": False}})
+        fitting = [kind for kind in contents if fnmatchcase(given, kind)]
+        assert fitting, f"{request.method} {request.url.path}: {given} is none of {[*contents]}"
+        kind = next((kind for kind in fitting if "*" not in kind), None)
+        if kind is not None and "schema" in contents[kind]:
+            self._check_body(response, kind, contents[kind]["schema"])
 
     def _check_body(self, response: httpx.Response, kind: str, schema: Any) -> None:
         assert response.headers.get("content-type", "") == kind

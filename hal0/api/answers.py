@@ -51,6 +51,15 @@ class Listed(TypedDict, Generic[T], closed=True):
     next_cursor: Annotated[str | None, Field(description="`cursor` of the next page; null = none")]
 
 
+class OpenAIError(TypedDict, closed=True):
+    """Why a request below `/v1` was refused, where clients of OpenAI's API look for it."""
+
+    message: str
+    type: str
+    code: Code
+    param: str | None
+
+
 class Problem(TypedDict, closed=True):
     """Why a request was refused (RFC 9457); as `application/problem+json`."""
 
@@ -62,6 +71,25 @@ class Problem(TypedDict, closed=True):
     code: Code
     evidence: Evidence
     job_id: NotRequired[int]
+    error: Annotated[NotRequired[OpenAIError], Field(description="below `/v1` alone")]
+
+
+class ServedSlot(TypedDict, closed=True):
+    """A slot, as clients of OpenAI's API read a model."""
+
+    id: Annotated[str, Field(description="the slot's name: what a request says as `model`")]
+    object: Literal["model"]
+    created: Annotated[int, Field(description="Unix time at which the slot was made")]
+    owned_by: Literal["hal0"]
+    state: SlotState
+    model: Annotated[str | None, Field(description="the model that it holds, else wants")]
+
+
+class Served(TypedDict, closed=True):
+    """All slots, as clients of OpenAI's API read models."""
+
+    object: Literal["list"]
+    data: list[ServedSlot]
 
 
 class Fault(TypedDict, closed=True):

@@ -1,15 +1,16 @@
 """The web process put together: settings and database in, one ASGI application out."""
 
+import gc
 import logging
 import resource
 import signal
 import socket
-from contextlib import closing
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
 from types import FrameType
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 
 from hal0 import logs, notify, points
 from hal0.access.roles import LOCAL
@@ -17,6 +18,7 @@ from hal0.api import (
     connection,
     engines,
     incidents,
+    inference,
     jobs,
     meta,
     models,
@@ -27,11 +29,11 @@ from hal0.api import (
 from hal0.api.address import Address, ensure_closed, listen
 from hal0.api.auth import Gate
 from hal0.api.callers import Callers
+from hal0.api.front import Front
 from hal0.api.keyring import Keyring
-from hal0.api.problems import Problems
 from hal0.api.pulse import Pulse
-from hal0.api.request_ids import RequestIds
 from hal0.db import Database, open_database
+from hal0.dispatcher.app import Dispatcher
 from hal0.jobs.boot import first_act
 from hal0.settings import Settings
 
@@ -40,6 +42,8 @@ log = logging.getLogger(__name__)
 STOP_WITHIN_S = 5
 """How long running requests may go on after SIGTERM."""
 
+COLLECT_AFTER = 20_000
+"""So many new objects more than were given up begin a search for garbage."""
 MOST_CONNECTIONS = 2000
 OTHER_DESCRIPTORS = 128
 """More than the pools of the database (72), the log and the run folder take."""
@@ -56,22 +60,25 @@ def create_app(settings: Settings, db: Database) -> Starlette:
         *incidents.ROUTES,
         *transitions.ROUTES,
         *tokens.ROUTES,
+        *inference.ROUTES,
     ]
     address, keyring = Address.read(settings.bind), Keyring(db)
-    callers = Callers(keyring, is_loopback=address.is_loopback)
-    app = Starlette(
-        routes=routes,
-        middleware=[
-            Middleware(RequestIds),
-            Middleware(Problems),
-            Middleware(Gate, routes=routes, callers=callers, hosts=address.hosts),
-        ],
-    )
+    pulse = Pulse(settings, db)
+    dispatcher = Dispatcher(settings, db, pulse.me)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with dispatcher:
+            yield
+
+    app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
+    gate = Gate(routes, Callers(keyring, is_loopback=address.is_loopback), address.hosts)
+    app.middleware_stack = Front(app.router, dispatcher, gate)  # errors are told by it alone
     app.state.settings = settings
     app.state.db = db
     app.state.keyring = keyring
-    app.state.pulse = Pulse(settings, db)
+    app.state.pulse = pulse
     return app
 
 
@@ -117,11 +124,22 @@ def _serve(app: Starlette, listener: socket.socket) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stopped)
     app.state.pulse.start()
+    _collect_rarely()
     try:
         server.run(sockets=[listener])
     finally:
         app.state.pulse.end()
     return 0 if server.started else 1
+
+
+def _collect_rarely() -> None:
+    """Spare requests the search for garbage: what they make goes without it, as they hold no cycle.
+
+    With Python's defaults it took a fifth of the CPU of 64 requests at once, a twentieth of 8.
+    """
+    gc.collect()
+    gc.freeze()  # what is there now stays
+    gc.set_threshold(COLLECT_AFTER)
 
 
 def room_for_connections() -> int:

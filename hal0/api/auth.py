@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from starlette.datastructures import Headers
 from starlette.routing import BaseRoute, Match, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Scope
 
 from hal0.access.roles import Role
 from hal0.api.callers import Caller, Callers
+from hal0.api.request_headers import RequestHeaders
 from hal0.errors import (
     BadHost,
     BadOrigin,
@@ -61,6 +61,19 @@ GET    /api/v1/transitions                  reader
 GET    /api/v1/tokens                       writer
 POST   /api/v1/tokens                       writer
 DELETE /api/v1/tokens/{token}               writer
+GET    /v1/models                           client
+GET    /v1/models/{name}                    client
+POST   /v1/chat/completions                 client
+POST   /v1/completions                      client
+POST   /v1/embeddings                       client
+POST   /v1/rerank                           client
+POST   /v1/responses                        client
+POST   /v1/audio/speech                     client
+POST   /v1/audio/transcriptions             client
+POST   /v1/audio/translations               client
+POST   /v1/images/generations               client
+POST   /v1/images/edits                     client
+POST   /v1/images/variations                client
 """
 
 TABLE: Final[dict[tuple[str, str], Role]] = {
@@ -68,58 +81,47 @@ TABLE: Final[dict[tuple[str, str], Role]] = {
     for method, path, role in (line.split() for line in _ROUTES.strip().splitlines())
 }
 
+_WHOLE: Final = {
+    path: {
+        method: role
+        for (listed, one), role in TABLE.items()
+        if one == path
+        for method in ((listed, "HEAD") if listed == "GET" else (listed,))
+    }
+    for _, path in TABLE
+    if "{" not in path
+}
+"""The rows whose path stands for itself alone, by that path: roles by method; HEAD is as GET."""
+
 
 class Gate:
-    """ASGI middleware that lets a request through to a route of the table, or raises why not."""
+    """Lets a request through to a route of the table, or raises why not."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        routes: Sequence[BaseRoute],
-        callers: Callers,
-        hosts: AbstractSet[str] | None,
+        self, routes: Sequence[BaseRoute], callers: Callers, hosts: AbstractSet[str] | None
     ) -> None:
-        self.app = app
-        self.routes = routes
-        self.callers = callers
-        self.hosts = hosts
+        self._routes = routes
+        self._callers = callers
+        self._hosts = hosts
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with `state["actor"]`.
+    async def admit(self, scope: Scope, headers: RequestHeaders) -> Caller | None:
+        """Return who asks, None for anyone.
 
         Raises BadHost, BadOrigin, Unauthorized, TooManyFailures, Forbidden, RouteNotFound,
         MethodNotAllowed.
         """
-        if scope["type"] == "lifespan":
-            await self.app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            raise Forbidden(f"{scope['type']} is not served here")
-        headers = Headers(scope=scope)
-        check_host(headers, self.hosts)
+        check_host(headers, self._hosts)
         if scope["method"] not in SAFE_METHODS:
             check_origin(headers)
-        caller = await self._admitted(scope, headers)
-        if caller is None:
-            await self.app(scope, receive, send)
-            return
-        scope.setdefault("state", {})["actor"] = caller.actor
-        try:
-            await self.app(scope, receive, send)
-        finally:  # when the answer is sent, so that nobody waits for it
-            await self.callers.note_use(caller)
-
-    async def _admitted(self, scope: Scope, headers: Headers) -> Caller | None:
-        """Return who asks, None for anyone; raises when they may not."""
         address = (scope.get("client") or ("",))[0]
         try:
-            needed = role_of(scope, self.routes)
+            needed = role_of(scope, self._routes)
         except RequestError:
-            await self.callers.identify(headers, address)  # a stranger learns not what there is
+            await self._callers.identify(headers, address)  # a stranger learns not what there is
             raise
         if needed is Role.ANYONE:
             return None
-        caller = await self.callers.identify(headers, address)
+        caller = await self._callers.identify(headers, address)
         if caller.role < needed:
             raise Forbidden(
                 f"{scope['method']} {scope['path']} needs the role {needed}; the token "
@@ -128,12 +130,16 @@ class Gate:
             )
         return caller
 
+    async def note_use(self, caller: Caller) -> None:
+        """Write that the caller's token was used."""
+        await self._callers.note_use(caller)
 
-def check_host(headers: Headers, hosts: AbstractSet[str] | None) -> None:
+
+def check_host(headers: RequestHeaders, hosts: AbstractSet[str] | None) -> None:
     """Refuse a Host header that names none of `hosts`, None = all will do; raises BadHost."""
     if hosts is None:
         return
-    values = headers.getlist("host")
+    values = headers.all(b"host")
     host = values[0].lower() if len(values) == 1 else ""
     name, colon, port = host.rpartition(":")
     if host in hosts or (name in hosts and colon and port.isdigit()):
@@ -145,14 +151,16 @@ def check_host(headers: Headers, hosts: AbstractSet[str] | None) -> None:
     )
 
 
-def check_origin(headers: Headers) -> None:
+def check_origin(headers: RequestHeaders) -> None:
     """Refuse what a page of another site makes a browser send; raises BadOrigin."""
-    origins, host = headers.getlist("origin"), headers.get("host", "").lower()
+    host = headers.first(b"host") or ""
+    origins = headers.all(b"origin")
     if origins:
-        is_ours = len(origins) == 1 and origins[0].lower() in {f"http://{host}", f"https://{host}"}
+        ours = {f"http://{host}".lower(), f"https://{host}".lower()}
+        is_ours = len(origins) == 1 and origins[0].lower() in ours
     else:
-        sites = headers.getlist("sec-fetch-site") or ["none"]
-        is_ours = len(sites) == 1 and sites[0] in {"none", "same-origin"}
+        sites = headers.all(b"sec-fetch-site")
+        is_ours = sites in ([], ["none"], ["same-origin"])
     if not is_ours:
         raise BadOrigin(
             "a page of another site may not change anything here",
@@ -165,17 +173,21 @@ def role_of(scope: Scope, routes: Sequence[BaseRoute]) -> Role:
 
     Raises RouteNotFound, MethodNotAllowed, and Forbidden for a route that the table does not have.
     """
-    allowed: set[str] = set()
+    method, allowed = scope["method"], set[str]()
+    if (roles := _WHOLE.get(scope["path"])) is not None:
+        if method in roles:
+            return roles[method]
+        allowed, routes = set(roles), ()
     for route in routes:
         match = _match(route, scope)
         if match is Match.FULL:
-            return _listed_role(scope["method"], route)
+            return _listed_role(method, route)
         if match is Match.PARTIAL and isinstance(route, Route):
             allowed |= route.methods or set()
     if allowed:
         allow = sorted(allowed)
         raise MethodNotAllowed(
-            f"{scope['method']} is not possible on {scope['path']}; use {', '.join(allow)}",
+            f"{method} is not possible on {scope['path']}; use {', '.join(allow)}",
             evidence={"allow": allow},
         )
     raise RouteNotFound(

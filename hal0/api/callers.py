@@ -1,15 +1,13 @@
 """Who asks: the bearer of a valid token, or the user of this machine while there are no tokens."""
 
 import logging
-from dataclasses import dataclass
-from typing import Final
-
-from starlette.datastructures import Headers
+from typing import Final, NamedTuple
 
 from hal0.access.roles import LOCAL, Role
 from hal0.access.tokens import Token
 from hal0.api.failed_logins import FailedLogins
 from hal0.api.keyring import Keyring
+from hal0.api.request_headers import RequestHeaders
 from hal0.errors import TooManyFailures, Unauthorized
 
 log = logging.getLogger(__name__)
@@ -20,12 +18,11 @@ WHAT_IS_NEEDED: Final = (
 )
 """The same whatever was wrong: who guesses learns nothing of the tokens that there are."""
 
-FORWARDED: Final = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
+FORWARDED: Final = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 """What proxies add to a request of another machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks, by the name that rows carry, and what they may do."""
 
     actor: str
@@ -41,7 +38,7 @@ class Callers:
         self._is_loopback = is_loopback
         self._failed = FailedLogins()
 
-    async def identify(self, headers: Headers, address: str) -> Caller:
+    async def identify(self, headers: RequestHeaders, address: str) -> Caller:
         """Return who asks from `address`; raises Unauthorized, TooManyFailures.
 
         Open to this machine is only a home that never had a token: one that was revoked or has
@@ -51,7 +48,7 @@ class Callers:
         known = await self._keyring.tokens()
         if self._is_loopback and known.is_open and not any(name in headers for name in FORWARDED):
             return Caller(LOCAL, Role.WRITER)
-        given = headers.getlist("authorization")
+        given = headers.all(b"authorization")
         token = known.find(_bearer(given))
         if token is not None:
             return Caller(token.name, token.role, token)

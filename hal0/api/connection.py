@@ -1,22 +1,28 @@
 """One connection to the API: how much may come before a request is heard, and for how long.
 
 uvicorn bounds neither the size of a head nor the time that it takes, so who sends a byte now and
-then could hold memory and a connection for ever. Here a head must be small and arrive in time, and
-what is no HTTP is refused as a problem like everything else. A body is bounded by who reads it
-(`json_body.py`). What still comes of it after the answer is thrown away for as long as a request
-may take: a connection that is closed at once loses the answer to who is still sending.
+then could hold memory and a connection for ever. Here a head must be small and arrive in time
+(`timed.py`), and what is no HTTP is refused as a problem like everything else. A body is bounded by
+who reads it (`json_body.py`), and all of them together by a room of their own (`body_room.py`).
+What still comes of it after the answer is thrown away for as long as a request may take: a
+connection that is closed at once loses the answer to who is still sending.
 """
 
 import asyncio
 import logging
 from http import HTTPStatus
+from itertools import chain
 from typing import Any, ClassVar, Final, cast
+from weakref import ref
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from hal0.api.body_room import BodyRoom
 from hal0.api.problems import response_for
 from hal0.api.request_ids import HEADER, kept_or_made
-from hal0.errors import HeadTooLarge, NotHttp, RequestError, TooSlow
+from hal0.api.timed import TimedProtocol
+from hal0.errors import HeadTooLarge, NoRoom, NotHttp, RequestError, TooSlow
 
 log = logging.getLogger(__name__)
 
@@ -32,34 +38,40 @@ TOLD_EACH_S: Final = 60.0
 
 
 class _Patient:
-    """The transport of one request, whose answer may come before its end: then it closes later."""
+    """The transport, as requests know it; their answer may come before their end.
 
-    def __init__(self, connection: "Connection", cycle: RequestResponseCycle) -> None:
-        self._connection = connection
-        self._cycle = cycle
+    It holds nothing that holds it: a request would else stay in memory until somebody looks for
+    garbage, and with 64 requests at once that look took a tenth of their CPU.
+    """
+
+    def __init__(self, connection: "Connection") -> None:
+        self._connection = ref(connection)
         self.write = connection.transport.write
         self.is_closing = connection.transport.is_closing
 
     def close(self) -> None:
         """Close the connection, or as soon as the rest of the request has come."""
-        self._connection.close_behind(self._cycle)
+        if (connection := self._connection()) is not None:
+            connection.close_behind()
 
 
-class Connection(HttpToolsProtocol):
+class Connection(TimedProtocol):
     """uvicorn's, with limits; it hears of heads and bodies from asyncio and from httptools."""
 
-    limit_s: ClassVar[float]
     most: ClassVar[int]
+    room: ClassVar[BodyRoom]
     told_at: ClassVar[float] = -TOLD_EACH_S
     """When it was told last, by the loop's clock, that connections are broken off."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._unread: asyncio.TimerHandle | None = None
         self._at_work: RequestResponseCycle | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         self._is_in_head = False
         self._beside_bodies = 0
+        self._held_bytes = 0
+        """What of the room is taken by what came here and is not answered yet."""
+        self._come_bytes = 0
+        """What has come since a head began, or more."""
         self._fault: RequestError | None = None
         self._is_refused = False
         self._is_draining = False
@@ -67,6 +79,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request, unless there are too many who could send one."""
         super().connection_made(transport)
+        self._patient = cast(asyncio.Transport, _Patient(self))
         if len(self.connections) > self.most:
             self._is_refused = True
             transport.abort()
@@ -75,9 +88,10 @@ class Connection(HttpToolsProtocol):
         self._set_deadline()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
-        self._clear_deadline()
-        self._stop_watching()
+        """Expect nothing more; who is at work on a request hears of it."""
+        self._give_back()
+        self.pipeline.clear()
+        self._tell_gone()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -85,6 +99,7 @@ class Connection(HttpToolsProtocol):
         if self._is_refused:
             return
         self._beside_bodies += len(data)
+        self._come_bytes = len(data) + (self._come_bytes if self._is_in_head else 0)
         super().data_received(data)
         if self._beside_bodies > MAX_HEAD_BYTES and not self._is_refused:
             self._refuse(_head_too_large())
@@ -97,11 +112,6 @@ class Connection(HttpToolsProtocol):
         self._is_in_head = True
         self._set_deadline()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer is none."""
-        if self._is_in_head:
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         """Leave the request to its handler; only so many may wait for it."""
         if len(self.pipeline) >= MAX_WAITING:
@@ -109,46 +119,87 @@ class Connection(HttpToolsProtocol):
                 f"more than {MAX_WAITING} requests came before the first was answered"
             )
             raise self._fault
-        sizes = (len(name) + len(value) + 4 for name, value in self.headers)
-        if len(self.url) + sum(sizes) > MAX_HEAD_BYTES:
+        if self._come_bytes > MAX_HEAD_BYTES and self._head_bytes() > MAX_HEAD_BYTES:
             self._fault = _head_too_large()
             raise self._fault  # httptools stops, and uvicorn calls send_400_response
-        coding = b", ".join(value for name, value in self.headers if name == b"transfer-encoding")
-        if coding.strip().lower() not in (b"", b"chunked"):
+        codings = [value for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (coding := b", ".join(codings)).strip().lower() != b"chunked":
             self._fault = NotHttp(
                 f"the body is sent as {coding[:100].decode('latin-1')}; send it as it is, in "
                 "chunks or with its length"
             )
             raise self._fault
         super().on_headers_complete()
-        self.cycle.transport = cast(asyncio.Transport, _Patient(self, self.cycle))
+        if self.pipeline:  # uvicorn reads no further, and would not see that the client leaves
+            self.flow.resume_reading()
+        self.headers = []  # for trailers, which are no headers
+        self.cycle.transport = self._patient
         self._is_in_head = False
         self._clear_deadline()
 
+    def _head_bytes(self) -> int:
+        headers = self.headers
+        return len(self.url) + sum(map(len, chain.from_iterable(headers))) + 4 * len(headers)
+
     def on_body(self, body: bytes) -> None:
-        """Take a part of a body."""
+        """Take a part of a body, if there is room for it."""
         self._beside_bodies = max(0, self._beside_bodies - (1 + CHUNK_COST) * len(body))
+        if not self.cycle.response_complete:
+            self._hold(len(body))
         super().on_body(body)
+
+    def _hold(self, count: int) -> None:
+        """Take room for a part of a body, until its request is answered or nobody waits for it.
+
+        Behind a request that is being answered little may come: beyond uvicorn's limit nothing is
+        read, and so nobody would see that the client leaves.
+        """
+        if not self.room.fits(count):
+            for other in self.connections:
+                cast(Connection, other).give_back_if_begun()
+        try:
+            self.room.take(count)
+        except NoRoom as error:
+            self._fault = error
+            raise
+        self._held_bytes += count
+        if self.cycle is not self._at_work and len(self.cycle.body) + count > HIGH_WATER_LIMIT:
+            self._fault = NotHttp(
+                f"more than {HIGH_WATER_LIMIT} bytes of a body came before an earlier request was "
+                "answered"
+            )
+            raise self._fault
+
+    def give_back_if_begun(self) -> None:
+        """Give back the room of a request whose answer has begun: nobody keeps its body then."""
+        if self._at_work is not None and self._at_work.response_started:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        self.room.give_back(self._held_bytes)
+        self._held_bytes = 0
 
     def on_message_complete(self) -> None:
         """Begin to count anew."""
         self._beside_bodies = 0
         super().on_message_complete()
         if self._is_draining:
-            self.transport.close()
+            self._close()
 
     def on_response_complete(self) -> None:
         """Expect the rest of the body that nobody reads any more, or the next request."""
         super().on_response_complete()
+        self._give_back()
         self._set_deadline()
 
-    def close_behind(self, cycle: RequestResponseCycle) -> None:
+    def close_behind(self) -> None:
         """Close behind an answer; first throw away what still comes of its request.
 
         A connection that is closed while bytes come in is reset, and the answer is lost with it.
         """
-        if not cycle.more_body or not cycle.response_complete:
-            self.transport.close()
+        cycle = self._at_work
+        if cycle is None or not cycle.more_body or not cycle.response_complete:
+            self._close()
             return
         self._is_draining = True
         self.transport.write_eof()  # `on_response_complete`, which comes next, sets the limit
@@ -163,6 +214,12 @@ class Connection(HttpToolsProtocol):
         cycle = self._at_work
         return None if cycle is None or cycle.response_complete else cycle
 
+    def _tell_gone(self) -> None:
+        """Let who is at work on a request hear that its client has left; uvicorn tells the last."""
+        if (cycle := self._answering) is not None:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         self._at_work = cycle
         super()._start_asgi_task(cycle, app)
@@ -173,67 +230,32 @@ class Connection(HttpToolsProtocol):
             kind.told_at = now
             log.warning("%d connections at once: further ones are broken off", self.most)
 
-    def _set_deadline(self, seconds: float | None = None) -> None:
-        self._clear_deadline()
-        self._deadline = self.loop.call_later(seconds or self.limit_s, self._end)
-
-    def _clear_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _end(self) -> None:
+    def _is_late(self) -> None:
         """Close, unless a handler is at work: its answer comes first and sets a new deadline."""
-        is_answering = self._answering is not None and not self._is_refused
-        if is_answering or self.transport.is_closing():
+        if self.transport.is_closing():
+            self._watch()
+            return
+        if self._answering is not None and not self._is_refused:
             return
         if self._is_in_head and not self._is_refused:
             detail = f"the head did not arrive within {self.limit_s:g} s"
             self._refuse(TooSlow(detail, evidence={"limit_s": self.limit_s}))
         else:
             self.transport.close()
-            limit_s = min(LINGER_S, self.limit_s) if self._is_refused else self.limit_s
-            self._deadline = self.loop.call_later(limit_s, self.transport.abort)
-
-    def pause_writing(self) -> None:
-        """Give whoever does not read an answer so long to read some of it."""
-        super().pause_writing()
-        self._watch(self.transport.get_write_buffer_size())
-
-    def resume_writing(self) -> None:
-        """Go on: enough was read."""
-        self._stop_watching()
-        super().resume_writing()
-
-    def _watch(self, unread_bytes: int) -> None:
-        self._unread = self.loop.call_later(self.limit_s, self._look_again, unread_bytes)
-
-    def _look_again(self, before_bytes: int) -> None:
-        """Break the connection off if nothing was read since; `close` would wait for ever."""
-        now_bytes = self.transport.get_write_buffer_size()
-        if now_bytes >= before_bytes:
-            self.transport.abort()
-        else:
-            self._watch(now_bytes)
-
-    def _stop_watching(self) -> None:
-        if self._unread is not None:
-            self._unread.cancel()
-            self._unread = None
+            self._watch()
 
     def _refuse(self, error: RequestError) -> None:
         """Answer, say that this was all, and hear nothing more."""
         self._is_refused = True
         if self._is_draining:
-            self.transport.close()
+            self._close()
             return
+        self._give_back()
         self.pipeline.clear()
-        if (cycle := self._answering) is not None:
-            cycle.disconnected = True  # its handler hears of it as of a client that went away
-            cycle.message_event.set()
-            if cycle.response_started:
-                self.transport.close()
-                return
+        self._tell_gone()
+        if (cycle := self._answering) is not None and cycle.response_started:
+            self._close()
+            return
         response = response_for(error, "")
         response.headers[HEADER] = kept_or_made(None)
         response.headers["Connection"] = "close"
@@ -244,15 +266,18 @@ class Connection(HttpToolsProtocol):
         self._set_deadline(min(LINGER_S, self.limit_s) if isinstance(error, TooSlow) else None)
 
 
-def within(seconds: float, most_at_once: int) -> type[Connection]:
+def within(
+    seconds: float, most_at_once: int, body_room: BodyRoom | None = None
+) -> type[Connection]:
     """Return the kind of connection whose requests must arrive within so many seconds.
 
-    Beyond `most_at_once` of them, one that is made is broken off.
+    Beyond `most_at_once` of them, one that is made is broken off. All have one room for bodies.
     """
 
     class Limited(Connection):
         limit_s = seconds
         most = most_at_once
+        room = body_room or BodyRoom()
 
     return Limited
 

@@ -53,7 +53,7 @@ async def show_openapi(request: Request) -> Response:
 
 
 async def livez(request: Request) -> Response:
-    """Tell that the process process_answers."""
+    """Tell that the process answers."""
     alive: process_answers.Live = {"live": True, "version": __version__}
     return exchange.answer(alive)
 

@@ -20,29 +20,31 @@ from starlette.routing import BaseRoute, Route
 
 from hal0 import __version__, errors
 from hal0.access.roles import Role
-from hal0.api import answers, idempotency, problems, request_ids
+from hal0.api import answers, idempotency, openapi_inference, problems
 from hal0.api.auth import TABLE
 from hal0.api.json_body import MAX_BYTES
+from hal0.api.openapi_refusals import (
+    ALWAYS,
+    OF_A_BODY,
+    OF_A_ROLE,
+    REQUEST_ID,
+    TEXT,
+    Json,
+    Refusals,
+    by_status,
+    name_of,
+    refusal,
+)
 from hal0.api.operations import OPERATIONS, PATH_PARAMETERS, Operation
 from hal0.api.waiting import MAX_WAIT_S
+from hal0.dispatcher.routing import ROUTES as INFERENCE
 from hal0.errors import Hal0Error
 
-Json = dict[str, Any]
 Mode = Literal["validation", "serialization"]
 Told = Mapping[Any, Json]
 """JSON Schemas by what they are of."""
 
-ALWAYS: Final = (errors.BadHost, errors.InternalFault)
-OF_A_ROLE: Final[tuple[type[Hal0Error], ...]] = (
-    *(errors.InvalidRequest, errors.Unauthorized, errors.Forbidden, errors.TooManyFailures),
-    *errors.tree(errors.DatabaseError),
-)
-OF_A_BODY: Final = (errors.NotJson, errors.NotJsonType, errors.TooLarge, errors.TooSlow)
-
 JSON_TYPE: Final = "application/json"
-TEXT: Final[Json] = {"type": "string"}
-REQUEST_ID: Final[Json] = {request_ids.HEADER: {"required": True, "schema": TEXT}}
-RETRY_AFTER: Final[Json] = {"schema": {"type": "integer", "minimum": 1}, "required": True}
 IDEMPOTENCY_KEY: Final[Json] = {
     "name": idempotency.HEADER,
     "in": "header",
@@ -66,7 +68,11 @@ times RFC 3339 in UTC. A list is read in pages: `cursor` is the `next_cursor` of
 A body is one JSON object in UTF-8 of at most {MAX_BYTES} bytes; none at all counts as `{{}}`. What
 is no HTTP request is answered `{errors.NotHttp.code}` ({errors.NotHttp.status}), too long a head
 `{errors.HeadTooLarge.code}` ({errors.HeadTooLarge.status}), too slow a one
-`{errors.TooSlow.code}` ({errors.TooSlow.status}); then the connection is closed.
+`{errors.TooSlow.code}` ({errors.TooSlow.status}), a body for which others leave no room
+`{errors.NoRoom.code}` ({errors.NoRoom.status}); then the connection is closed.
+
+Requests for inference, each `POST` below `/v1/`, go on to the engine of a slot: what hal0 does not
+read of them, and every answer of an engine, is as OpenAI's API and that engine have it.
 
 Every refusal is `{problems.MEDIA_TYPE}`; `x-error-codes` lists all codes. While there is no token,
 who is on this machine may do everything and needs none."""
@@ -97,7 +103,18 @@ def document(routes: Sequence[BaseRoute]) -> Json:
         path = route.path.replace(":int", "")
         said = _Said(method, path, OPERATIONS[f"{method} {path}"], TABLE[method, route.path])
         paths.setdefault(path, {})[method.lower()] = said.operation(route.endpoint, told)
-        refusals |= {_name_of(kinds): _refusal(kinds, told) for kinds in said.problems().values()}
+        refusals |= {
+            name_of(kinds): refusal(kinds, told[answers.Problem])
+            for kinds in said.problems().values()
+        }
+    for path, forwarded in INFERENCE.items():
+        paths[path] = {
+            "post": {
+                **_who_may(TABLE["POST", path]),
+                **openapi_inference.operation(forwarded),
+            }
+        }
+        refusals |= openapi_inference.refusals(forwarded, told[answers.Problem])
     return {
         "openapi": "3.1.0",
         "info": {
@@ -169,8 +186,7 @@ class _Said:
             "operationId": handler.__name__,
             "summary": (getdoc(handler) or "").partition("\n")[0].rstrip("."),
             "tags": [self.path.removeprefix("/api/v1").split("/")[1]],
-            "x-role": str(self.role),
-            "security": [] if self.role is Role.ANYONE else [{"bearer": []}, {}],
+            **_who_may(self.role),
             "parameters": [*self._parameters(told)],
         }
         if self.known.body is not None:
@@ -191,12 +207,9 @@ class _Said:
         if self.known.can_wait:
             yield PREFER
 
-    def problems(self) -> dict[int, list[type[Hal0Error]]]:
+    def problems(self) -> Refusals:
         """Return what the route may be refused with, by status."""
-        by_status: dict[int, list[type[Hal0Error]]] = {}
-        for error in sorted({*self._problems()}, key=lambda error: error.code):
-            by_status.setdefault(error.status, []).append(error)
-        return by_status
+        return by_status(self._problems())
 
     def _responses(self, told: Told) -> Json:
         responses = {
@@ -204,7 +217,7 @@ class _Said:
             for status, shape in self.known.success.items()
         }
         for status, kinds in self.problems().items():
-            responses[status] = {"$ref": f"#/components/responses/{_name_of(kinds)}"}
+            responses[status] = {"$ref": f"#/components/responses/{name_of(kinds)}"}
         return {str(status): responses[status] for status in sorted(responses)}
 
     def _success(self, status: int, schema: Json | None) -> Json:
@@ -233,6 +246,11 @@ class _Said:
             yield errors.KeyReused
 
 
+def _who_may(role: Role) -> Json:
+    security: list[Json] = [] if role is Role.ANYONE else [{"bearer": []}, {}]
+    return {"x-role": str(role), "security": security}
+
+
 def _given(schema: Json) -> Json:
     """Return the schema of a parameter that is given: null is what is left out."""
     kinds = [kind for kind in schema.get("anyOf", []) if kind != {"type": "null"}]
@@ -240,21 +258,3 @@ def _given(schema: Json) -> Json:
     if len(kinds) == 1:
         return {**rest, **kinds[0]}
     return {**rest, "anyOf": kinds} if kinds else rest
-
-
-def _name_of(kinds: Sequence[type[Hal0Error]]) -> str:
-    return "-".join([str(kinds[0].status), *(error.code for error in kinds)])
-
-
-def _refusal(kinds: Sequence[type[Hal0Error]], told: Told) -> Json:
-    """Return the response of one status, with every code that may stand in it."""
-    status = kinds[0].status
-    code = {"properties": {"code": {"enum": [error.code for error in kinds]}}}
-    headers = dict(REQUEST_ID)
-    if status in problems.WAIT_STATUSES:
-        headers["Retry-After"] = RETRY_AFTER
-    return {
-        "description": "; ".join(f"`{error.code}`: {problems.title_of(error)}" for error in kinds),
-        "headers": headers,
-        "content": {problems.MEDIA_TYPE: {"schema": {"allOf": [told[answers.Problem], code]}}},
-    }

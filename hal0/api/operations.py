@@ -126,6 +126,10 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
         is_told_once=True,
     ),
     "DELETE /api/v1/tokens/{token}": Operation({200: answers.Token}, (errors.TokenNotFound,)),
+    "GET /v1/models": Operation({200: answers.Served}),
+    "GET /v1/models/{name}": Operation(
+        {200: answers.ServedSlot}, (errors.ModelNotFound, errors.ModelAmbiguous)
+    ),
 }
 
 PATH_PARAMETERS: Final[Mapping[str, Any]] = {
@@ -133,6 +137,7 @@ PATH_PARAMETERS: Final[Mapping[str, Any]] = {
     "model": fields.ModelName,
     "engine": fields.EngineName,
     "token": fields.TokenName,
+    "name": fields.ModelName,
     "job_id": fields.Id,
     "chain_id": fields.Id,
     "incident_id": fields.Id,

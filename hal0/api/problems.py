@@ -5,30 +5,32 @@ is a bug of hal0: the log has the traceback, the caller a request id and nothing
 """
 
 import json
-import logging
 import math
 from typing import Any, Final
 
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from hal0.dispatcher.openai_errors import as_openai
 from hal0.errors import (
     Hal0Error,
     InternalFault,
     MethodNotAllowed,
     RequestError,
     RouteNotFound,
+    SlotParked,
+    SlotUnloaded,
     TooSlow,
     Unauthorized,
 )
 from hal0.masks import masked
 
-log = logging.getLogger(__name__)
-
 MEDIA_TYPE: Final = "application/problem+json"
 WAIT_STATUSES: Final = frozenset({429, 503})
+NOT_BY_WAITING: Final = (SlotUnloaded, SlotParked)
+"""What passes by itself only if the error says when."""
+INFERENCE: Final = "/v1/"
+"""Below it clients of OpenAI's API read `error`."""
 
 
 def title_of(error: type[Hal0Error]) -> str:
@@ -47,13 +49,18 @@ def as_problem(error: Hal0Error, path: str) -> dict[str, Any]:
         "code": error.code,
         "evidence": error.evidence,
     }
-    return body if error.job_id is None else {**body, "job_id": error.job_id}
+    if error.job_id is not None:
+        body["job_id"] = error.job_id
+    if path.startswith(INFERENCE):
+        body["error"] = as_openai(error)
+    return body
 
 
 def response_for(error: Hal0Error, path: str) -> Response:
     """Return the answer; 429 and 503 say when to come back, 405 what is possible."""
     headers = {"Cache-Control": "no-store"}
-    if error.status in WAIT_STATUSES:
+    passes = error.retry_after_s is not None or not isinstance(error, NOT_BY_WAITING)
+    if error.status in WAIT_STATUSES and passes:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s or 1)))
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
@@ -73,37 +80,3 @@ def known(exc: Exception) -> Hal0Error:
         kind = {404: RouteNotFound, 405: MethodNotAllowed}.get(exc.status_code, RequestError)
         return kind(str(exc.detail))
     return InternalFault("hal0 has a bug; the log of the API has more under this request's id")
-
-
-class Problems:
-    """ASGI middleware that answers for whatever is raised behind it."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send a problem, unless an answer has begun already: then the connection breaks."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        has_begun = False
-
-        async def watch(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watch)
-        except ClientDisconnect:
-            return
-        except Exception as exc:  # whatever it is, who asked gets a problem and no traceback
-            error = known(exc)
-            if isinstance(error, InternalFault):
-                request_id = scope.get("state", {}).get("request_id")
-                log.exception(
-                    "%s %s", scope["method"], scope["path"], extra={"request_id": request_id}
-                )
-            if has_begun:
-                raise
-            await response_for(error, scope["path"])(scope, receive, send)

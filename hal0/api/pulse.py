@@ -3,7 +3,9 @@
 An API owns no job, but while it lies stopped in the middle of a transaction nobody can write: as an
 owner with a row it can be seen and killed (`jobs.rescue.kill_stopped`). Its beats are soft writes.
 When a write of this process has failed, a durable one is tried each second until it goes well, and
-until then `/readyz` says why not. Nothing of this keeps the process from serving: reading goes on.
+until then `/readyz` says why not. Nothing of this keeps the process from serving: reading goes on,
+and so do requests for inference for as long as the last beat is young (`dispatcher.serving`). While
+somebody goes by that, beats come more often.
 """
 
 import contextlib
@@ -14,12 +16,14 @@ from typing import Final
 from hal0.clock import monotonic_ms
 from hal0.db import Database
 from hal0.errors import DatabaseError
-from hal0.jobs.owners import Owner, note_end, note_seen
+from hal0.jobs.owners import Beat, Owner, note_end, note_seen
 from hal0.settings import Settings
 
 log = logging.getLogger(__name__)
 
 LOOK_S: Final = 1.0
+NEEDED_S: Final = 5.0
+"""Seconds between two beats, at most, while somebody asks for the last one."""
 
 
 class Pulse(threading.Thread):
@@ -30,9 +34,9 @@ class Pulse(threading.Thread):
         self._settings = settings
         self._db = db
         self._owner: Owner | None = None
-        self._is_registered = False
         self._doubt: DatabaseError | None = None
-        self._next_beat_ms = 0
+        self._last: Beat | None = None
+        self._is_needed = False
         self._is_run_unwritable = False
         self._ended = threading.Event()
 
@@ -47,24 +51,37 @@ class Pulse(threading.Thread):
         self._db.ensure_undivided()
         self._db.ensure_room()
 
+    def me(self) -> Beat | None:
+        """Return this process as an owner, and when it last wrote that it is; None = never yet."""
+        self._is_needed = True
+        return self._last
+
+    def start(self) -> None:
+        """Beat once, waiting no longer than for a database in use, then go on in the thread.
+
+        So the first request already finds that this process may hold a lease.
+        """
+        self._look_on()
+        super().start()
+
     def run(self) -> None:
-        """Look at once, then every second."""
-        while not self._ended.is_set():
-            try:
-                self.look()
-            except Exception:  # a pulse that ends would leave /readyz as it was, for ever
-                log.exception("the pulse goes on")
-            self._ended.wait(LOOK_S)
+        """Look every second."""
+        while not self._ended.wait(LOOK_S):
+            self._look_on()
+
+    def _look_on(self) -> None:
+        try:
+            self.look()
+        except Exception:  # a pulse that ends would leave /readyz as it was, for ever
+            log.exception("the pulse goes on")
 
     def look(self) -> None:
         """Renew the lock; beat if it is time, or if a write has failed."""
         was_well = self._doubt is None
         try:
             owner = self._renewed()
-            now = monotonic_ms()
-            if now >= self._next_beat_ms or not was_well:
+            if self._is_due or not was_well:
                 self._beat(owner)
-                self._next_beat_ms = now + int(self._settings.beat_s * 1000)
         except DatabaseError as error:
             self._doubt = error
             if was_well:
@@ -76,6 +93,15 @@ class Pulse(threading.Thread):
         else:
             self._is_run_unwritable = False
 
+    @property
+    def _is_due(self) -> bool:
+        if self._last is None:
+            return True
+        wait_s = self._settings.beat_s
+        if self._is_needed:
+            wait_s = min(wait_s, NEEDED_S)
+        return monotonic_ms() - self._last.at_ms >= wait_s * 1000
+
     def _renewed(self) -> Owner:
         if self._owner is None:
             self._owner = Owner(self._settings.run, "api")
@@ -83,13 +109,14 @@ class Pulse(threading.Thread):
         return self._owner
 
     def _beat(self, owner: Owner) -> None:
-        doubt = self._doubt
+        doubt, now_ms = self._doubt, monotonic_ms()
+        self._is_needed = False
         with self._db.soft() if doubt is None else self._db.write() as tx:
-            if self._is_registered:
+            if self._last is not None:
                 note_seen(tx, owner.id)
             else:
                 owner.register(tx, self._settings.beat_s)
-        self._is_registered = True
+        self._last = Beat(owner.id, now_ms)
         if self._doubt is doubt:  # else another write has failed meanwhile
             self._doubt = None
 

@@ -31,6 +31,7 @@ from hal0.states import Cause, IncidentKind, JobKind, JobState
 
 MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 100
+MAX_REQUESTS: Final = 100_000
 
 
 class Body(BaseModel):
@@ -68,6 +69,9 @@ class SlotChange(Body):
     unload_after_s: Seconds | None = None
     load_timeout_s: Limit | None = None
     load_timeout_s_per_gb: Seconds | None = None
+    wake: Literal["always", "auto", "never"] = "auto"
+    max_in_flight: int | None = Field(None, ge=1, le=MAX_REQUESTS)
+    max_waiting: int | None = Field(None, ge=0, le=MAX_REQUESTS)
 
     @property
     def setup(self) -> dict[str, Any]:

@@ -6,16 +6,27 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from hal0.api.answers import CauseName, Fault, Instant, Options
-from hal0.states import Desired, SlotState
+from hal0.states import Desired, DesiredBy, SlotState, Wake
 
 
 class Effective(TypedDict, closed=True):
-    """The times that hold for a slot: its own, else the settings'; of the first two 0 = never."""
+    """What holds for a slot: its own, else the settings'; of the first two times 0 = never."""
 
     idle_after_s: float
     unload_after_s: float
     load_timeout_s: float
     load_timeout_s_per_gb: float
+    max_in_flight: int
+    max_waiting: int
+
+
+class Speed(TypedDict, closed=True):
+    """How fast a slot answered its last requests, as medians; nothing of what was asked or said."""
+
+    requests: Annotated[int, Field(description="of so many, 16 at most")]
+    first_byte_ms: Annotated[float, Field(description="until the first byte of the answer")]
+    tokens_per_s: Annotated[float | None, Field(description="null = the engine tells none")]
+    at: Annotated[Instant, Field(description="when this was written")]
 
 
 class Restore(TypedDict, closed=True):
@@ -44,6 +55,7 @@ class Slot(TypedDict, closed=True):
     model: Annotated[str | None, Field(description="what it holds")]
     wanted_model: Annotated[str | None, Field(description="what it is set up for")]
     desired: Desired
+    desired_by: Annotated[DesiredBy, Field(description="who said so last")]
     options: Options
     pinned: bool
     priority: int
@@ -53,9 +65,13 @@ class Slot(TypedDict, closed=True):
     load_timeout_s_per_gb: Annotated[
         float | None, Field(description="added for each 10⁹ bytes of files; null = the default")
     ]
+    wake: Annotated[Wake, Field(description="whether a request loads it when it is offline")]
+    max_in_flight: Annotated[int | None, Field(description="null = the default")]
+    max_waiting: Annotated[int | None, Field(description="null = the default")]
     effective: Effective
     last_used_at: Instant | None
     in_flight: Annotated[int, Field(description="requests that it is serving")]
+    speed: Annotated[Speed | None, Field(description="null = no request was answered yet")]
     job_id: Annotated[int | None, Field(description="the job that runs or is first in its line")]
     error: Fault | None
     restore: Restore | None

@@ -9,14 +9,15 @@ from hal0.api.views import problem_of, when
 from hal0.jobs.ledger.breaker import Breaker
 from hal0.jobs.outlook import hindrance, leftover, opens_at, passed_over
 from hal0.jobs.restore import restore_of
-from hal0.slots.overview import SlotOverview
-from hal0.slots.times import Times
+from hal0.slots.overview import SlotOverview, Speed
+from hal0.slots.times import Room, Times
 from hal0.states import Cause, Desired
 
 
 def slot_json(
     seen: SlotOverview,
     times: Times,
+    room: Room,
     job_id: int | None,
     breaker: Breaker | None,
     is_passed_over: bool,
@@ -33,6 +34,7 @@ def slot_json(
         "model": seen.model,
         "wanted_model": seen.wanted_model,
         "desired": slot.desired,
+        "desired_by": slot.desired_by,
         "options": cast(answers.Options, slot.options),
         "pinned": slot.pinned,
         "priority": slot.priority,
@@ -40,14 +42,29 @@ def slot_json(
         "unload_after_s": slot.unload_after_s,
         "load_timeout_s": slot.load_timeout_s,
         "load_timeout_s_per_gb": slot.load_timeout_s_per_gb,
-        "effective": cast(slot_answers.Effective, asdict(times)),
+        "wake": slot.wake,
+        "max_in_flight": slot.max_in_flight,
+        "max_waiting": slot.max_waiting,
+        "effective": cast(slot_answers.Effective, {**asdict(times), **asdict(room)}),
         "last_used_at": when(slot.last_used_at),
         "in_flight": seen.in_flight,
+        "speed": _speed_json(seen.speed),
         "job_id": job_id,
         "error": problem_of(slot.error),
         "restore": _restore_json(seen, breaker),
         "warnings": list(_warnings(seen, breaker, is_passed_over)),
         "version": slot.version,
+    }
+
+
+def _speed_json(speed: Speed | None) -> slot_answers.Speed | None:
+    if speed is None:
+        return None
+    return {
+        "requests": speed.requests,
+        "first_byte_ms": speed.first_byte_ms,
+        "tokens_per_s": speed.tokens_per_s,
+        "at": when(speed.at),
     }
 
 

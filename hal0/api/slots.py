@@ -37,7 +37,7 @@ from hal0.registry.roster import EngineRow, engine_by_id, engine_named
 from hal0.settings import Settings
 from hal0.slots.overview import overviews
 from hal0.slots.queries import Slot, living_slots, slot_named
-from hal0.slots.times import times_of
+from hal0.slots.times import room_of, times_of
 from hal0.states import JobKind
 
 
@@ -47,6 +47,7 @@ def _shown(tx: Connection, settings: Settings, listed: list[Slot]) -> list[slot_
         slot_json(
             seen,
             times_of(seen.slot, settings),
+            room_of(seen.slot, settings),
             job_ids.get(seen.slot.id),
             breakers.get(seen.slot.id),
             is_passed_over(tx, seen),
@@ -132,13 +133,16 @@ async def load_slot(request: Request) -> Response:
     """Want a slot loaded."""
     body = await exchange.body_of(request, LoadBody)
     name, by = request.path_params["slot"], exchange.by(request)
+    drain_timeout_s = exchange.settings_of(request).drain_timeout_s
 
     def do(tx: Connection) -> Accepted:
         slot = slot_named(tx, name)
         model_id = None if body.model is None else model_named(tx, body.model).id
         engine = engine_by_id(tx, slot.engine_id)
         options = _options(engine, body.given_options, slot.options)
-        wish = Wish(JobKind.LOAD, model_id, options, rehash=body.rehash)
+        wish = Wish(
+            JobKind.LOAD, model_id, options, rehash=body.rehash, drain_timeout_s=drain_timeout_s
+        )
         return intake.request_load(tx, slot, wish, by)
 
     return await order(request, do)
@@ -148,7 +152,10 @@ async def unload_slot(request: Request) -> Response:
     """Want a slot empty."""
     body = await exchange.body_of(request, UnloadBody)
     name, by = request.path_params["slot"], exchange.by(request)
-    wish = Wish(JobKind.UNLOAD, force=body.force, drain_timeout_s=body.drain_timeout_s)
+    drain_timeout_s = body.drain_timeout_s
+    if drain_timeout_s is None:
+        drain_timeout_s = exchange.settings_of(request).drain_timeout_s
+    wish = Wish(JobKind.UNLOAD, force=body.force, drain_timeout_s=drain_timeout_s)
 
     def do(tx: Connection) -> Accepted:
         slot = slot_named(tx, name)

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from hal0.api.operations import OPERATIONS
 from hal0.db import open_database
+from hal0.dispatcher.routing import ROUTES as INFERENCE
 from hal0.errors import SourceNotFound
 from hal0.jobs.boot import first_act
 from hal0.settings import Settings
@@ -39,8 +40,12 @@ WITH_BODY = [name for name, operation in OPERATIONS.items() if operation.body is
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """A slot that is ready, one that failed, and two at rest; no worker runs."""
-    with House(tmp_path_factory.mktemp("fuzz"), NOBODY) as house:
+    """A slot that is ready, one that failed, and two at rest; no worker runs, and no engine.
+
+    So inference is asked for, and never had: `test_inference.py` sees what an engine answers.
+    """
+    folder = tmp_path_factory.mktemp("fuzz")
+    with House(folder, NOBODY, HAL0_WAKE_TIMEOUT_S="0") as house:
         db = open_database(Settings(home=house.home, engine_url=NOBODY))
         first_act(db, "test")
         for name in ("tiny", "big", "other", "free-1", "free-2", "free-3"):
@@ -102,8 +107,11 @@ def test_no_request_is_answered_otherwise_than_the_document_tells(
     answered: dict[str, Counter[int]] = {}
     for operation, status in map(json.loads, log.read_text().splitlines()):
         answered.setdefault(operation, Counter())[status // 100] += 1
-    assert set(answered) == set(OPERATIONS) - {"GET /api/v1/openapi.json"}  # which it has read
-    never = {name for name, seen in answered.items() if not seen[2]}
+    inference = {f"POST {path}" for path in INFERENCE}
+    told = inference | set(OPERATIONS) - {"GET /api/v1/openapi.json"}  # which it has read
+    assert set(answered) == told
+    assert {name for name in inference if not answered[name][5]} == set(), "none found its slot"
+    never = {name for name in told - inference if not answered[name][2]}
     assert len(never) < 4, f"hardly looked at: {never}"
 
 

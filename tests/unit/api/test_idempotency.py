@@ -70,7 +70,12 @@ def kept(db: Database) -> list[str]:
 
 def test_a_request_is_known_for_every_route_that_takes_a_post() -> None:
     with_secrets = {"/api/v1/tokens"}  # takes no key: tests/unit/api/test_tokens.py
-    assert set(SAID) | with_secrets == {path for method, path in TABLE if method == "POST"}
+    changing = {
+        path
+        for method, path in TABLE
+        if method == "POST" and not path.startswith("/v1/")  # inference changes nothing here
+    }
+    assert set(SAID) | with_secrets == changing
 
 
 @pytest.mark.parametrize("route", SAID)

@@ -17,6 +17,7 @@ from starlette.routing import Route
 from hal0.api import openapi
 from hal0.api.auth import TABLE
 from hal0.api.operations import OPERATIONS
+from hal0.dispatcher.routing import ROUTES as INFERENCE
 from hal0.errors import Hal0Error, tree
 from tests.documented import Document, Json, document_of
 
@@ -72,12 +73,14 @@ def test_every_route_is_an_operation_with_its_role_and_every_operation_a_route(
         if isinstance(route, Route)
         for method in (route.methods or set()) - {"HEAD"}
     }
-    served = {
-        f"{method} {path.replace(':int', '')}": str(TABLE[method, path]) for method, path in routes
+    forwarded = {("POST", path) for path in INFERENCE}
+    roles = {
+        f"{method} {path.replace(':int', '')}": str(TABLE[method, path])
+        for method, path in routes | forwarded
     }
     told = {name: operation["x-role"] for name, operation in operations(document).items()}
-    assert told == served
-    assert set(OPERATIONS) == set(served)
+    assert told == roles
+    assert {*OPERATIONS, *(f"POST {path}" for path in INFERENCE)} == set(roles)
 
 
 def test_every_operation_has_an_id_and_a_sentence_of_its_own(document: Document) -> None:

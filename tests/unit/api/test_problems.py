@@ -7,18 +7,16 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 from sqlalchemy import event, exc
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from hal0.api.app import create_app
-from hal0.api.problems import Problems, as_problem, response_for
-from hal0.api.request_ids import RequestIds
+from hal0.api.problems import as_problem, response_for
 from hal0.db import Database
-from hal0.errors import Hal0Error, InvalidRequest, tree
+from hal0.errors import Hal0Error, InvalidRequest, SlotParked, SlotUnloaded, tree
 from hal0.settings import Settings
+from tests.fronts import behind_front
 from tests.rows import contents
 
 ERRORS = sorted(tree(), key=lambda kind: kind.__name__)
@@ -54,17 +52,24 @@ def test_retry_after_is_whole_seconds_rounded_up_and_at_least_one(
     assert response.headers["retry-after"] == told
 
 
+@pytest.mark.parametrize("kind", [SlotUnloaded, SlotParked])
+def test_what_does_not_pass_by_waiting_says_when_to_come_again_only_if_it_knows(
+    kind: type[Hal0Error],
+) -> None:
+    assert "retry-after" not in response_for(kind("no"), "/v1/completions").headers
+    told = response_for(kind("no", retry_after_s=7.01), "/v1/completions")
+    assert told.headers["retry-after"] == "8"
+
+
 def test_a_problem_names_the_job_that_it_is_about() -> None:
     assert as_problem(InvalidRequest("no", job_id=7), "/")["job_id"] == 7
 
 
-def _raising(error: Exception) -> httpx.AsyncClient:
+def _raising(error: Exception, db: Database) -> httpx.AsyncClient:
     async def endpoint(request: Request) -> Response:
         raise error
 
-    app = Starlette(
-        routes=[Route("/", endpoint)], middleware=[Middleware(RequestIds), Middleware(Problems)]
-    )
+    app = behind_front([Route("/livez", endpoint)], db)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
@@ -77,11 +82,11 @@ def _raising(error: Exception) -> httpx.AsyncClient:
     ],
 )
 async def test_a_bug_is_logged_with_its_traceback_and_told_without_details(
-    error: Exception, caplog: pytest.LogCaptureFixture
+    error: Exception, db: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
-        async with _raising(error) as client:
-            answer = await client.get("/", headers={"X-Request-ID": "find-me"})
+        async with _raising(error, db) as client:
+            answer = await client.get("/livez", headers={"X-Request-ID": "find-me"})
     assert (answer.status_code, answer.json()["code"]) == (500, "hal0.internal")
     assert "secret" not in answer.text
     assert answer.headers["x-request-id"] == "find-me"

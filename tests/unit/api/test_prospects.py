@@ -39,6 +39,8 @@ async def test_the_times_that_hold_are_told_beside_those_that_were_given(
         "unload_after_s": 330.0,
         "load_timeout_s": 120.0,
         "load_timeout_s_per_gb": 2.5,
+        "max_in_flight": 64,
+        "max_waiting": 64,
     }
     changes = {"load_timeout_s_per_gb": None, "idle_after_s": 0, "unload_after_s": 0}
     changed = (await api.patch("/api/v1/slots/chat", json=changes)).json()
@@ -48,6 +50,8 @@ async def test_the_times_that_hold_are_told_beside_those_that_were_given(
         "unload_after_s": 0.0,
         "load_timeout_s": 120.0,
         "load_timeout_s_per_gb": 0.0,
+        "max_in_flight": 64,
+        "max_waiting": 64,
     }
 
 

@@ -13,7 +13,7 @@ from tests.rows import contents, make_model, make_slot
 pytestmark = pytest.mark.anyio
 SLOT = (
     "engine, model, options, pinned, priority, idle_after_s, unload_after_s, load_timeout_s, "
-    "load_timeout_s_per_gb"
+    "load_timeout_s_per_gb, wake, max_in_flight, max_waiting"
 )
 OPTIONS = "ctx_size, llamacpp_backend, llamacpp_args"
 BODIES: list[tuple[str, Any, str]] = [

@@ -29,9 +29,9 @@ from hal0.jobs.queries import Attempt, ChainDetail, JobDetail, Progress
 from hal0.registry.catalog import Model, RegisteredFile
 from hal0.registry.roster import EngineRow
 from hal0.slots.audit import AuditRow
-from hal0.slots.overview import SlotOverview
+from hal0.slots.overview import SlotOverview, Speed
 from hal0.slots.queries import Slot
-from hal0.slots.times import Times
+from hal0.slots.times import Room, Times
 from hal0.states import Cause, Outcome, SlotState
 from tests.documented import document_of
 
@@ -122,8 +122,9 @@ VIEWS: dict[str, tuple[Any, Callable[[Any], Any], Strategy]] = {
         slot_answers.Slot,
         lambda told: slot_json(*told),
         st.tuples(
-            some(SlotOverview, slot=SLOTS),
+            some(SlotOverview, slot=SLOTS, speed=st.none() | some(Speed)),
             some(Times),
+            some(Room),
             st.none() | st.integers(1, 9),
             st.none() | some(Breaker, sent=st.integers(0, 6)),
             st.booleans(),

@@ -1,6 +1,7 @@
 """`hal0 demo`: the main job of hal0, end to end, on a real model, in a home of its own.
 
-Engine, API and worker are real processes; everything is asked for by REST, as an operator would.
+Engine, API and worker are real processes; everything is asked for by REST, as an operator would,
+and the model through hal0, as its users would.
 Each claim is checked as it is shown: the first that does not hold ends the demo with exit code 1.
 """
 
@@ -11,8 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final
-from urllib.request import Request, urlopen
+from typing import Final
 
 import click
 
@@ -108,7 +108,8 @@ class Demo:
         heading("Load smollm2 into slot chat: every step as it happens")
         self.follow(self.api.post(path_of("slots", "chat", "load"), {"model": "smollm2"}))
         self.expect("chat", "ready")
-        click.echo(f"Q: {QUESTION}\nA: {self.ask('smollm2')}")
+        click.echo(f"Q: {QUESTION}\nA: {self.ask('chat')}")
+        self.see_serving_end("chat")
 
     def refuse_and_repair(self, model: Path) -> None:
         """Ask for a corrupt file, see it refused, mend it, retry."""
@@ -129,7 +130,8 @@ class Demo:
         must(self.loads_of("copy") == 0, "the engine was asked to load the corrupt file")
         click.echo("POST /v1/load for it in the engine's own log: 0")
         self.expect("chat", "ready")
-        click.echo(f"slot chat still answers: {self.ask('smollm2')}")
+        click.echo(f"slot chat still answers: {self.ask('chat')}")
+        self.see_serving_end("chat")
         heading("The file is repaired, the operator retries the failed job")
         flip_last_byte(copy)
         self.follow(self.api.post(path_of("jobs", failed["id"], "retry")))
@@ -252,19 +254,18 @@ class Demo:
             for call in calls
         )
 
-    def ask(self, model: str) -> str:
-        """Ask the engine a question; hal0's own /v1 comes with the dispatcher."""
-        engine = self.api.get(path_of("engines", "default"))["url"]
+    def ask(self, slot: str) -> str:
+        """Ask a slot a question, as a client of OpenAI's API does."""
         message = {"role": "user", "content": QUESTION}
-        body = {"model": model, "messages": [message], "max_tokens": 40, "temperature": 0}
-        request = Request(  # noqa: S310 - the engine that this demo started
-            f"{engine}/v1/chat/completions",
-            json.dumps(body).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urlopen(request, timeout=LIMIT_S) as response:  # noqa: S310
-            answer: Any = json.load(response)
+        body = {"model": slot, "messages": [message], "max_tokens": 40, "temperature": 0}
+        answer = self.api.post("/v1/chat/completions", body)
         return " ".join(str(answer["choices"][0]["message"]["content"]).split())
+
+    def see_serving_end(self, slot: str) -> None:
+        """Show that a slot served and is ready again, a moment after its last request."""
+        one = path_of("slots", slot)
+        self.wait_for(f"slot {slot} at rest", lambda: self.api.get(one)["state"] == "ready")
+        self.show_transitions()
 
 
 def heading(text: str) -> None:

@@ -30,6 +30,23 @@ class Seconds(click.ParamType[Any, Any]):
         return seconds
 
 
+class Count(click.ParamType[Any, Any]):
+    """A number of requests, or the word `default` for the setting's."""
+
+    name = "number"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """Return the number, or `default`."""
+        if value == DEFAULT:
+            return value
+        try:
+            return int(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is no whole number, nor {DEFAULT!r}", param, ctx)
+
+
 LOAD_OPTIONS: Final = (
     click.option("--ctx-size", type=int, help="Context length in tokens."),
     click.option("--llamacpp-backend", metavar="NAME", help="Build of llama.cpp, or `default`."),
@@ -52,6 +69,15 @@ SETUP_OPTIONS: Final = (
         "--load-timeout-per-gb",
         type=Seconds(),
         help="So much longer for each GB of the model's files; or `default`.",
+    ),
+    click.option(
+        "--wake",
+        type=click.Choice(["always", "auto", "never"]),
+        help="Whether a request loads it when it is offline; auto = unless somebody unloaded it.",
+    ),
+    click.option("--max-in-flight", type=Count(), help="Requests that run at once; or `default`."),
+    click.option(
+        "--max-waiting", type=Count(), help="Requests that wait for its model; or `default`."
     ),
 )
 _FIELDS: Final = {

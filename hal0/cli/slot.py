@@ -1,6 +1,6 @@
 """`hal0 slot …`: see slots, set them up, order work on them."""
 
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -10,6 +10,14 @@ from hal0.cli.outcome import with_names
 from hal0.cli.setup_options import body_of, load_options, setup_options
 from hal0.cli.show import clock_of, emit, facts, json_option, table
 from hal0.cli.waiting import WaitingCommand, wait_option
+
+WISHERS: Final = {
+    "nobody": "for nobody has asked for it",
+    "operator": "by an operator",
+    "wake": "by a request",
+    "idle": "by a machine, for nobody used it",
+    "elsewhere": "by somebody in the engine's own app",
+}
 
 
 @click.group()
@@ -26,12 +34,14 @@ def list_slots(as_json: bool) -> None:
 
 
 def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
-    headers = ["name", "state", "model", "since", "cause", "job", "error", "about"]
+    headers = ["name", "state", "model", "req", "tok/s", "since", "cause", "job", "error", "about"]
     rows = [
         [
             one["name"],
             one["state"],
             one["model"] or one["wanted_model"],
+            one["in_flight"] or None,
+            _rate(one["speed"]),
             clock_of(one["since"]),
             one["cause"],
             one["job_id"],
@@ -41,6 +51,12 @@ def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
         for one in slots
     ]
     return headers, rows
+
+
+def _rate(speed: Json | None) -> str | None:
+    """Return tokens per second of the last requests; None = nobody told any."""
+    rate = None if speed is None else speed["tokens_per_s"]
+    return None if rate is None else f"{rate:.1f}"
 
 
 def _about(one: Json) -> str | None:
@@ -72,7 +88,15 @@ def show(name: str, as_json: bool) -> None:
     error = shown["error"]
     if error and not as_json:
         error["detail"] = with_names(error["detail"], {"slot": name, "id": error["job_id"]})
-    emit(shown, as_json, lambda: facts(shown))
+    emit(shown, as_json, lambda: facts(_in_words(shown)))
+
+
+def _in_words(shown: Json) -> Json:
+    """Say in one line what is wanted of a slot, and who said so."""
+    wish = f"{shown['desired']}, {WISHERS[shown['desired_by']]}"
+    told = {**shown, "desired": wish}
+    del told["desired_by"]
+    return told
 
 
 @slot.command()

@@ -35,6 +35,8 @@ def test_the_demo_shows_the_main_job_and_leaves_no_process_behind(tmp_path: Path
         "chat: starting → warming  load_sent",
         "chat: warming → ready  loaded",
         "A: ",
+        "chat: ready → serving  request_started",
+        "chat: serving → ready  requests_done",
         "refused: preload.checksum_mismatch",
         "POST /v1/load for it in the engine's own log: 0",
         "slot chat still answers: ",

@@ -1,15 +1,20 @@
 """The checker of the campaigns accepts a true history and rejects each false one, by its point."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance.house import House
-from tests.chaos.checker import NOT_YET, check
+from tests.chaos import false_rows
+from tests.chaos.checker import check
 from tests.chaos.client import LoggingClient
-from tests.chaos.doctored import DOCTORS, Copy
+from tests.chaos.doctored import DOCTORS
 from tests.chaos.evidence import Evidence
+from tests.chaos.false_copy import Copy
+from tests.chaos.sampler import Sampler
 from tests.fakes.lemond import Lemond
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("checker")]
@@ -19,7 +24,7 @@ CASES = [(point, doctor) for point, doctors in DOCTORS.items() for doctor in doc
 
 @pytest.fixture(scope="module")
 def true(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Evidence]:
-    """A history that real processes made: loads, a refusal and its retry, deaths, a restoring."""
+    """A history that real processes made: loads, a request, a refusal, deaths, a restoring."""
     folder = tmp_path_factory.mktemp("true")
     answers, calls = folder / "answers.ndjson", folder / "calls.ndjson"
     (folder / "home" / "models").mkdir(parents=True)
@@ -44,6 +49,7 @@ def live(house: House, lemond: Lemond, client: LoggingClient) -> None:
     armed.wait(40)
     house.start_worker()
     house.wait_until("ready", "chat")
+    client.ask("POST", "/v1/chat/completions", {"model": "chat", "messages": [], "max_tokens": 1})
     source = house.sources / "code.gguf"
     good = source.read_bytes()
     source.write_bytes(good[:-1] + bytes([good[-1] ^ 0xFF]))
@@ -68,6 +74,7 @@ def test_a_true_history_is_accepted(true: Evidence) -> None:
     assert check(true) == []
     assert len(true.loads()) == 4
     assert all(len(call.opened) == 1 for call in true.loads())
+    assert true.rows("SELECT id FROM transitions WHERE to_state = 'serving'")
 
 
 @pytest.mark.parametrize(
@@ -82,6 +89,28 @@ def test_a_false_history_is_rejected(
     assert point in {violation.point for violation in check(copy.evidence)}
 
 
-def test_every_point_is_doctored_or_is_said_to_be_not_yet() -> None:
-    assert sorted([*DOCTORS, *NOT_YET]) == list(range(1, 11))
-    assert not DOCTORS.keys() & NOT_YET.keys()
+@pytest.mark.parametrize(
+    "doctor",
+    [
+        false_rows.a_slot_serves_for_nobody,
+        false_rows.a_slot_serves_for_a_dead_process,
+        false_rows.a_slot_serves_by_the_lease_on_another_load,
+        false_rows.a_request_runs_on_a_slot_that_does_not_serve,
+    ],
+)
+def test_what_is_untrue_for_a_moment_is_seen_while_a_campaign_runs(
+    true: Evidence, tmp_path: Path, doctor: Callable[[Copy], None]
+) -> None:
+    copy = Copy(true, tmp_path)
+    sampler = Sampler(copy.evidence.database, nobody_s=0.0)
+    with closing(sqlite3.connect(copy.evidence.database)) as connection:
+        sampler.look(connection)
+        assert sampler.seen == []
+        doctor(copy)
+        for _ in range(2):
+            sampler.look(connection)
+    assert {violation.point for violation in sampler.seen} >= {7}
+
+
+def test_every_point_is_doctored() -> None:
+    assert sorted(DOCTORS) == list(range(1, 11))

@@ -8,13 +8,13 @@ family of runs.
 """
 
 import random
-import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
+from operator import ge
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,8 @@ from tests.chaos.checker import Violation, check
 from tests.chaos.client import LoggingClient
 from tests.chaos.evidence import Evidence
 from tests.chaos.faults import Death, Faults
+from tests.chaos.sampler import Sampler
+from tests.chaos.talk import Talk
 from tests.chaos.traffic import Traffic
 from tests.fakes.lemond import Lemond
 
@@ -36,7 +38,12 @@ QUICK: Final = {
     "HAL0_SILENCE_S": str(SILENCE_S),
     "HAL0_BEAT_S": "0.5",
     "HAL0_SCAN_S": "1",
+    "HAL0_WAKE_TIMEOUT_S": "3",
 }
+TALKATIVE: Final = {"models": {"*": {"chat_token_delay_s": 0.03, "chat_tokens": 1000}}}
+SERVES_NOBODY_S: Final = 5 * SILENCE_S
+"""A slot that serves for a dead process is put right within a worker's tick; as long as one lives,
+which no other of them has stopped, or holds the database up."""
 SETTLES_WITHIN_S: Final = 90.0
 SETTLED: Final = (
     "SELECT (SELECT count(*) FROM jobs WHERE state IN ('queued', 'running'))"
@@ -46,13 +53,8 @@ SETTLED: Final = (
     " + (SELECT count(*) FROM slots JOIN engines ON engines.id = engine_id"
     "    WHERE deleted_at IS NULL AND cause = 'unloaded_elsewhere' AND desired = 'loaded'"
     "    AND engine_process = process)"  # until a second look
+    " + (SELECT count(*) FROM leases)"
 )
-IMPOSSIBLE: Final = {
-    "overlap": "SELECT slot_id FROM jobs WHERE state = 'running' GROUP BY 1 HAVING count(*) > 1",
-    "state without a row": """
-        SELECT id FROM slots WHERE state IS NOT (SELECT to_state FROM transitions
-        WHERE slot_id = slots.id ORDER BY id DESC LIMIT 1)""",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +65,11 @@ class Plan:
     seconds: float
     jobs: int = 0
     kills: int = 0
+    requests: int = 0
+    """For inference, answered whole."""
     workers: int = 3
     clients: int = 3
+    talkers: int = 4
     limit_s: float = 240.0
     """No longer, however little came of it."""
 
@@ -78,37 +83,17 @@ class Report:
     kills: int
     faults: int
     deaths_at: dict[str, int]
+    requests: Counter[str]
+    """How many requests for inference came to what: see `talk.Talk`."""
     longest_recovery_s: float
+    served_nobody_s: float
+    """For how long a slot served whose processes were all dead, at most."""
     settled_s: float
     violations: tuple[Violation, ...]
 
     def of(self, *points: int) -> int:
         """Count the violations of these points."""
         return sum(violation.point in points for violation in self.violations)
-
-
-@dataclass
-class Sampler:
-    """Reads the database again and again, for what may not be there at any commit."""
-
-    database: Path
-    seen: list[Violation] = field(default_factory=list)
-    reads: int = 0
-    _ended: threading.Event = field(default_factory=threading.Event)
-
-    def run(self) -> None:
-        """Read until the end."""
-        points = {"overlap": 3, "state without a row": 2}
-        with closing(sqlite3.connect(f"{self.database.as_uri()}?mode=ro", uri=True)) as connection:
-            while not self._ended.wait(0.1):
-                self.reads += 1
-                for what, query in IMPOSSIBLE.items():
-                    if rows := connection.execute(query).fetchall():
-                        self.seen.append(Violation(points[what], f"{what}: {rows}"))
-
-    def end(self) -> None:
-        """Stop reading."""
-        self._ended.set()
 
 
 class Campaign:
@@ -126,7 +111,7 @@ class Campaign:
         models = self.folder / "home" / "models"
         models.mkdir(parents=True)
         with (
-            Lemond(models, call_log=self.calls) as lemond,
+            Lemond(models, call_log=self.calls, script=TALKATIVE) as lemond,
             House(self.folder, lemond.url, **QUICK) as house,
         ):
             return self._run(house, lemond)
@@ -137,18 +122,21 @@ class Campaign:
         faults = Faults(house, lemond, dice, models, self.plan.workers, SILENCE_S)
         faults.start()
         self._furnish(house)
-        sampler = Sampler(self.evidence.database)
+        sampler = Sampler(self.evidence.database, SERVES_NOBODY_S)
         reader = threading.Thread(target=sampler.run, daemon=True)
         reader.start()
         traffic = Traffic(lambda: house.url, self.answers, SLOTS, BAD, self.plan.seed)
         traffic.start(self.plan.clients)
+        talk = Talk(lambda: house.url, SLOTS, self.plan.seed)
+        talk.start(self.plan.talkers)
         began = time.monotonic()
         while (lasted_s := time.monotonic() - began) < self.plan.seconds or (
-            not self._is_enough(house, faults) and lasted_s < self.plan.limit_s
+            not self._is_enough(house, faults, talk) and lasted_s < self.plan.limit_s
         ):
             threading.Event().wait(dice.uniform(0.1, 0.8))
             faults.next()
         traffic.stop()
+        talk.stop()
         faults.calm()
         began = time.monotonic()
         left = self._let_it_settle(house, lemond, faults.loaded_there)
@@ -162,7 +150,9 @@ class Campaign:
             kills=faults.kills,
             faults=faults.count.total() - faults.kills,
             deaths_at=dict(faults.points),
+            requests=talk.came_to,
             longest_recovery_s=longest_recovery_s(house, faults.deaths),
+            served_nobody_s=sampler.longest_s,
             settled_s=settled_s,
             violations=(*check(self.evidence), *sampler.seen, *left),
         )
@@ -197,8 +187,10 @@ class Campaign:
                 left.append(Violation(1, f"{what} after {SETTLES_WITHIN_S:g} s; {error}"))
         return left
 
-    def _is_enough(self, house: House, faults: Faults) -> bool:
-        return jobs_of(house) >= self.plan.jobs and faults.kills >= self.plan.kills
+    def _is_enough(self, house: House, faults: Faults, talk: Talk) -> bool:
+        plan = self.plan
+        came = (jobs_of(house), faults.kills, talk.came_to["whole"])
+        return all(map(ge, came, (plan.jobs, plan.kills, plan.requests)))
 
     def _ask_once_more(self, house: House) -> None:
         """Let a client be told how everything ended: it is held against the rows too."""
@@ -247,13 +239,19 @@ def table_of(reports: list[Report]) -> list[tuple[str, Any]]:
         ("kills", sum(report.kills for report in reports)),
         ("  at so many named points", len({p for r in reports for p in r.deaths_at})),
         ("other faults", sum(report.faults for report in reports)),
+        ("requests answered whole", sum(report.requests["whole"] for report in reports)),
+        ("  cut short, or left", sum(r.requests["cut"] + r.requests["left"] for r in reports)),
+        ("  refused", sum(n for r in reports for how, n in r.requests.items() if how.isdigit())),
+        ("  met nobody", sum(report.requests["unmet"] for report in reports)),
         ("lost", sum(report.of(1) for report in reports)),
         ("overlaps", sum(report.of(3) for report in reports)),
         ("loads without validation", sum(report.of(4) for report in reports)),
         ("repeated loads", sum(report.of(5) for report in reports)),
         ("broken chains", sum(report.of(2) for report in reports)),
         ("stale writes", sum(report.of(6) for report in reports)),
+        ("untrue serving", sum(report.of(7) for report in reports)),
         ("torn files", sum(report.of(8) for report in reports)),
         ("losses without a reason", sum(report.of(9, 10) for report in reports)),
         ("longest recovery", f"{max(r.longest_recovery_s for r in reports):.1f} s"),
+        ("longest serving for the dead", f"{max(r.served_nobody_s for r in reports):.1f} s"),
     ]

@@ -7,7 +7,7 @@
     4  no load without a preload validation in the same chain, of the very file that was opened
     5  no machine sends again a load that was sent; READY is written once for each that was
     6  a stale owner changes nothing: what an attempt wrote lies between its begin and its end
-    7  serving iff a living process holds a lease: not yet, the dispatcher brings leases
+    7  a slot serves iff a living process holds a lease on what it holds; no lease is left over
     8  a file at its final path is whole: every file that a backend opened had its model's digest
     9  what an engine lost and is wanted comes back, or the rows say why not (`aftermath.py`)
     10 each loss belongs to an incident, which names the load that was to blame
@@ -27,8 +27,6 @@ from tests.chaos.evidence import Evidence, Row
 from tests.chaos.promises import Promises
 from tests.chaos.reading import Reading, Sent
 
-NOT_YET: Final = {7: "serving and leases: the dispatcher brings them"}
-
 LATE: Final = {"unload_confirmed"}
 """What the engine's late answer to an attempt that has ended brings about."""
 
@@ -47,7 +45,7 @@ class Violation:
 def check(evidence: Evidence, *, is_quiet: bool = True) -> list[Violation]:
     """Return everything that does not hold; `is_quiet` = everything was given the time to end."""
     read = Reading(evidence)
-    look, after = Checker(read), Aftermath(read, is_quiet=is_quiet)
+    look, after = Checker(read, is_quiet=is_quiet), Aftermath(read, is_quiet=is_quiet)
     points = {
         1: Promises(read, is_quiet=is_quiet).broken,
         2: look.broken_chains,
@@ -55,6 +53,7 @@ def check(evidence: Evidence, *, is_quiet: bool = True) -> list[Violation]:
         4: look.unvalidated_loads,
         5: look.repeated_loads,
         6: look.stale_writes,
+        7: look.untrue_serving,
         8: look.torn_files,
         9: after.unexplained_losses,
         10: after.nameless_losses,
@@ -65,8 +64,9 @@ def check(evidence: Evidence, *, is_quiet: bool = True) -> list[Violation]:
 class Checker:
     """The points from 2 on, each a search for what contradicts it."""
 
-    def __init__(self, read: Reading) -> None:
+    def __init__(self, read: Reading, *, is_quiet: bool) -> None:
         self._read = read
+        self._is_quiet = is_quiet
 
     # -- 2 ----------------------------------------------------------------------------------------
 
@@ -218,6 +218,29 @@ class Checker:
             expected = job["attempt"] - (job["state"] == "running")
             if ended != list(range(1, expected + 1)):
                 yield f"job {job['id']} has attempts {ended}, not 1 to {expected}"
+
+    # -- 7 ----------------------------------------------------------------------------------------
+
+    def untrue_serving(self) -> Iterator[str]:
+        """Yield slots that serve for nobody, or for somebody and do not say so, and stale leases.
+
+        That a process is dead is noticed a moment later: before it is quiet, its leases count.
+        """
+        for slot_id, slot in self._read.slots.items():
+            mine = [row for row in self._read.leases if row["slot_id"] == slot_id]
+            good = [row for row in mine if self._is_good(row, slot)]
+            if slot["state"] == "serving" and not good:
+                yield f"slot {slot['name']} serves, and no living process has a lease on it"
+            elif slot["state"] != "serving" and good:
+                owner = good[0]["owner_id"]
+                yield f"slot {slot['name']} is {slot['state']}, and {owner} has a lease on it"
+            for row in mine if self._is_quiet else ():
+                if row not in good:
+                    yield f"slot {slot['name']}: a lease of {row['owner_id']} is left over"
+
+    def _is_good(self, lease: Row, slot: Row) -> bool:
+        is_alive = not self._is_quiet or lease["owner_id"] in self._read.living
+        return bool(is_alive and lease["generation"] == slot["generation"])
 
     # -- 8 ----------------------------------------------------------------------------------------
 

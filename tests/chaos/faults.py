@@ -21,13 +21,19 @@ from typing import Final
 import httpx
 
 from hal0.clock import utc_now
-from hal0.points import POINTS
+from hal0.points import OF_API, POINTS
 from tests.acceptance.house import House
 from tests.fakes.lemond import Lemond
 
-ARMED: Final = sorted(POINTS - {"api.enqueued"})
-DEAD: Final = frozenset({"kill worker", "kill API", "kill engine", "die at a point", "stop worker"})
+OF_WORKERS: Final = sorted(POINTS - {*OF_API})
+DEAD: Final = frozenset(
+    {
+        *("kill worker", "kill API", "kill API midway", "kill engine"),
+        *("die at a point", "stop worker"),
+    }
+)
 """Faults that end in a SIGKILL."""
+SERVES: Final = "SELECT 1 FROM slots WHERE state = 'serving'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +42,10 @@ class Death:
 
     pid: int
     at: datetime
+
+
+def _killed_at(point: str | None) -> str | None:
+    return None if point is None else f"{point}:kill"
 
 
 @dataclass
@@ -55,6 +65,7 @@ class Faults:
     """Models that somebody loaded past hal0: nobody need have adopted them."""
     _workers: "dict[subprocess.Popen[bytes], str | None]" = field(default_factory=dict)
     _api: "subprocess.Popen[bytes] | None" = None
+    _api_point: str | None = None
 
     @property
     def kills(self) -> int:
@@ -71,7 +82,8 @@ class Faults:
         """Let one thing happen, and start again whoever is dead."""
         acts: dict[str, tuple[int, Callable[[], bool]]] = {
             "kill worker": (26, self._kill_worker),
-            "kill API": (14, self._kill_api),
+            "kill API": (7, self._kill_api),
+            "kill API midway": (7, self._kill_api_midway),
             "kill engine": (10, self._kill_engine),
             "stop worker": (4, self._stop_worker),
             "lock database": (8, self._lock),
@@ -90,21 +102,24 @@ class Faults:
     def tend(self, *, calm: bool = False) -> None:
         """Start again whoever is dead; often armed, unless it is to be calm."""
         for process, point in list(self._workers.items()):
-            if process.poll() is None:
-                continue
-            if point is not None and process.returncode == -signal.SIGKILL:
-                self.count["die at a point"] += 1
-                self.points[point] += 1
-                self.deaths.append(Death(process.pid, utc_now()))
-            del self._workers[process]
+            if process.poll() is not None:
+                self._note_end(process, point)
+                del self._workers[process]
         while len(self._workers) < self.workers:
             is_armed = not calm and self.dice.random() < 0.8
-            self._start_worker(self.dice.choice(ARMED) if is_armed else None)
+            self._start_worker(self.dice.choice(OF_WORKERS) if is_armed else None)
         if self._api is None or self._api.poll() is not None:
-            is_armed = not calm and self.dice.random() < 0.2
-            self._api = self.house.start(
-                "-m", "hal0", "api", point="api.enqueued:kill" if is_armed else None
-            )
+            if self._api is not None:
+                self._note_end(self._api, self._api_point)
+            is_armed = not calm and self.dice.random() < 0.3
+            self._start_api(self.dice.choice(OF_API) if is_armed else None)
+
+    def _note_end(self, process: "subprocess.Popen[bytes]", point: str | None) -> None:
+        """Count one that has died where it was armed to."""
+        if point is not None and process.returncode == -signal.SIGKILL:
+            self.count["die at a point"] += 1
+            self.points[point] += 1
+            self.deaths.append(Death(process.pid, utc_now()))
 
     def calm(self) -> None:
         """Have everybody up, and nobody armed."""
@@ -112,12 +127,17 @@ class Faults:
         for process, point in list(self._workers.items()):
             if point is not None and process.poll() is None:
                 self._kill(process)
+        if self._api is not None and self._api_point is not None:
+            self._kill_api()
         self.tend(calm=True)
         self.house.wait_for(self.house.is_up)
 
     def _start_worker(self, point: str | None) -> None:
-        armed = None if point is None else f"{point}:kill"
-        self._workers[self.house.start("-m", "workers", point=armed)] = point
+        self._workers[self.house.start("-m", "workers", point=_killed_at(point))] = point
+
+    def _start_api(self, point: str | None) -> None:
+        self._api = self.house.start("-m", "hal0", "api", point=_killed_at(point))
+        self._api_point = point
 
     def _kill(self, process: "subprocess.Popen[bytes]") -> bool:
         if process.poll() is not None:
@@ -133,7 +153,17 @@ class Faults:
         return self._kill(victim)
 
     def _kill_api(self) -> bool:
+        self._api_point = None  # it did not die at its point
         return self._api is not None and self._kill(self._api)
+
+    def _kill_api_midway(self) -> bool:
+        """Kill it as soon as requests run, if any do soon."""
+        until = time.monotonic() + 2.0
+        while time.monotonic() < until:
+            if self.house.sql(SERVES):
+                return self._kill_api()
+            threading.Event().wait(0.02)
+        return False
 
     def _kill_engine(self) -> bool:
         self.lemond.kill()

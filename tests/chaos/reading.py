@@ -50,6 +50,9 @@ class Reading:
         }
         self.incidents = {row["id"]: row for row in evidence.rows("SELECT * FROM incidents")}
         self.breakers = {row["slot_id"] for row in evidence.rows("SELECT slot_id FROM breakers")}
+        self.leases = evidence.rows("SELECT * FROM leases")
+        living = evidence.rows("SELECT id FROM owners WHERE ended_at IS NULL")
+        self.living = {row["id"] for row in living}
         self.failed_keys = {row["slot_id"] for row in evidence.rows("SELECT * FROM failed_keys")}
         self.sent, self.unmarked = self._sent_loads()
 

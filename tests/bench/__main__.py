@@ -12,7 +12,16 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, NoReturn
 
-from tests.bench import at_rest, enqueue, ledger_size, orchestration, scan, slots_page, validation
+from tests.bench import (
+    at_rest,
+    dispatch,
+    enqueue,
+    ledger_size,
+    orchestration,
+    scan,
+    slots_page,
+    validation,
+)
 from tests.bench.table import Row, Verdict, printed, write
 from tests.bench.workshop import ROOT, NotHere, Workshop
 
@@ -25,6 +34,7 @@ PARTS: Final[dict[str, Callable[[Workshop], list[Row]]]] = {
     "slots_page": slots_page.measure,
     "scan": scan.measure,
     "orchestration": orchestration.measure,
+    "dispatch": dispatch.measure,
     "at_rest": at_rest.measure,
 }
 FILE: Final = ROOT / ".cache" / "bench.json"

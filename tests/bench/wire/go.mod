@@ -1,0 +1,3 @@
+module hal0.bench/wire
+
+go 1.22

@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo nuclear test chaos bench check check-format check-lint check-types check-imports check-schema clean
+.PHONY: help setup demo nuclear test chaos soak bench check check-format check-lint check-types check-imports check-schema clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: setup  ## all tests; PYTEST_ARGS goes to pytest
 
 chaos: setup  ## campaigns of kill -9 under traffic, one table; SEED=7 MINUTES=30
 	@$(BIN)/python -m tests.chaos --seed $(SEED) --minutes $(MINUTES)
+
+soak: setup  ## clients that come and go while slots are loaded and unloaded, one table; SEED=7 MINUTES=30
+	@$(BIN)/python -m tests.soak --seed $(SEED) --minutes $(MINUTES)
 
 bench: setup  ## one table of speed and memory, beside rivals that it brings; BENCH_ROUNDS=5 for a look
 	@bash .ci/set-up-bench

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -29,8 +30,8 @@ ADRS = sorted((ROOT / "docs" / "adr").glob("*.md"))
 GLOSSARY = """
 slot; state, transition, cause; evidence; actor; home; model, file; chain; job; superseded; attempt
 worker; claim, fence; owner; beat, silent; rescue; bell; source, part; lane; mark; engine; adopted
-preload validation; generation; lease; drain; pinned; demote, idle unload; reconcile; incident
-campaign
+preload validation; generation; lease; drain; pinned; demote, idle unload; wake; reconcile
+incident; campaign
 """
 NOT_SET = "\N{EN DASH}"
 
@@ -241,6 +242,22 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         assert linked.is_file(), target
         if anchor:
             assert anchor in anchors(linked.read_text(encoding="utf-8")), target
+
+
+def test_every_room_is_in_the_readme() -> None:
+    rooms = {f"hal0/{page.parent.name}/" for page in (ROOT / "hal0").glob("*/__init__.py")}
+    listed = [name for row in rows("How it is built") for name in re.findall(r"`([^`]+)`", row)]
+    assert rooms <= set(listed)
+
+
+def test_the_floors_are_those_that_the_import_rules_keep() -> None:
+    told = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = told["tool"]["importlinter"]["contracts"]
+    floors = next(one["layers"] for one in contracts if one["id"] == "floors")
+    shown = re.search(r"```\n(workers.*?)\n```", section("How it is built"), re.DOTALL)
+    assert shown
+    lines = [line.partition("      (")[0] for line in shown[1].splitlines()]
+    assert lines == floors
 
 
 def test_every_decision_is_in_the_index_and_in_the_readme() -> None:

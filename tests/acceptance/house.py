@@ -169,10 +169,10 @@ class House:
         return list(self.get(f"/api/v1/chains/{chain_id}")["jobs"])
 
     def edges(self, name: str = "chat") -> list[tuple[str | None, str, str]]:
-        """Return the audit of a slot, oldest first: (from, to, cause)."""
+        """Return the audit of the last slot of this name, oldest first: (from, to, cause)."""
         rows = self.sql(
-            "SELECT from_state, to_state, t.cause FROM transitions t "
-            "JOIN slots ON slots.id = slot_id WHERE name = ? ORDER BY t.id",
+            "SELECT from_state, to_state, cause FROM transitions "
+            "WHERE slot_id = (SELECT max(id) FROM slots WHERE name = ?) ORDER BY id",
             name,
         )
         return [(row[0], row[1], row[2]) for row in rows]

@@ -125,9 +125,15 @@ class Campaign:
         sampler = Sampler(self.evidence.database, SERVES_NOBODY_S)
         reader = threading.Thread(target=sampler.run, daemon=True)
         reader.start()
-        traffic = Traffic(lambda: house.url, self.answers, SLOTS, BAD, self.plan.seed)
+        traffic = Traffic(
+            url=lambda: house.url,
+            log=self.answers,
+            slots=SLOTS,
+            bad_model=BAD,
+            seed=self.plan.seed,
+        )
         traffic.start(self.plan.clients)
-        talk = Talk(lambda: house.url, SLOTS, self.plan.seed)
+        talk = Talk(url=lambda: house.url, slots=SLOTS, seed=self.plan.seed)
         talk.start(self.plan.talkers)
         began = time.monotonic()
         while (lasted_s := time.monotonic() - began) < self.plan.seconds or (

@@ -1,60 +1,37 @@
 """Mixed traffic of a few clients over the slots: loads above all, of good and of bad models."""
 
 import random
-import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from tests.chaos.client import LoggingClient
+from tests.chaos.crowd import Crowd
 from tests.chaos.evidence import Answer
 
 OPTIONS: Final[Sequence[dict[str, Any]]] = ({}, {"ctx_size": 1024}, {"ctx_size": 2048})
 
 
-@dataclass
-class Traffic:
-    """Clients in threads of their own, each with its own random choices."""
+@dataclass(kw_only=True)
+class Traffic(Crowd):
+    """Operators, each of whom logs what was asked and answered."""
 
     url: Callable[[], str]
     log: Path
     slots: Sequence[str]
     bad_model: str
-    seed: int
     pause_s: tuple[float, float] = (0.05, 0.25)
-    stopping: threading.Event = field(default_factory=threading.Event)
-    bugs: list[Exception] = field(default_factory=list)
-    _threads: list[threading.Thread] = field(default_factory=list)
 
-    def start(self, clients: int) -> None:
-        """Let so many clients begin."""
-        for number in range(clients):
-            thread = threading.Thread(target=self._run, args=(number,), daemon=True)
-            thread.start()
-            self._threads.append(thread)
-
-    def stop(self) -> None:
-        """End it; every client finishes what it asks."""
-        self.stopping.set()
-        for thread in self._threads:
-            thread.join(60)
-        if self.bugs:
-            raise self.bugs[0]
-
-    def _run(self, number: int) -> None:
-        client = LoggingClient(f"client-{number}", self.url, self.log)
-        dice = random.Random(self.seed * 1000 + number)
+    def be(self, number: int, dice: random.Random) -> None:
+        """Ask for one thing after the other."""
         acts = [self._load, self._unload, self._validate, self._pull, self._retry, self._cancel]
         weights = [40, 18, 8, 8, 10, 6]
-        try:
+        with closing(LoggingClient(f"client-{number}", self.url, self.log)) as client:
             while not self.stopping.wait(dice.uniform(*self.pause_s)):
                 dice.choices([*acts, self._look], [*weights, 10])[0](client, dice)
-        except Exception as exc:  # noqa: BLE001 - raised by `stop`, in the thread of the test
-            self.bugs.append(exc)
-        finally:
-            client.close()
 
     def _load(self, client: LoggingClient, dice: random.Random) -> None:
         body: dict[str, Any] = {"options": dice.choice(OPTIONS)}

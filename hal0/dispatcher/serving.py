@@ -6,7 +6,7 @@
 So a serving period costs two commits, and one each half a second in which its count changed. What
 cannot be written is tried again until it is; who waits to enter is told. Whoever takes the slot
 away takes the lease away with it (`slots.transitions.move`): the watch tells of that within a
-quarter of a second, and what was known a second ago admits nobody (ADR-0007).
+quarter of a second, and what was known longer ago than `KNOWN_MS` admits nobody (ADR-0007).
 """
 
 import asyncio

@@ -154,5 +154,5 @@ class Watch:
         for what in tuple(self._tells.get(look.slot.id, ())):
             try:
                 what(look)
-            except Exception:
+            except Exception:  # others asked to see it too, and other slots
                 log.exception("slot %s was seen, and who asked failed", look.slot.name)

@@ -16,18 +16,25 @@ import logging
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.engine import Engine
 
-from hal0 import errors
+from hal0 import dialect, errors
 from hal0.folders import make_folder, sync_folder
 from hal0.processes import deleted_files
 from hal0.settings import Settings
-from hal0.sqlite_errors import ROOM_BYTES, code_of, database_errors, full, has_room
+from hal0.sqlite_errors import (
+    ROOM_BYTES,
+    code_of,
+    database_errors,
+    file_errors,
+    full,
+    has_room,
+)
 from hal0.tables import REVISION
 
 log = logging.getLogger(__name__)
@@ -41,8 +48,10 @@ WRITTEN: Final = (
 
 
 def _engine(path: Path, synchronous: str, begin: str, busy_timeout_s: float) -> Engine:
+    dialect.register()
     engine = create_engine(
-        URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
+        URL.create(dialect.NAME, database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
+        execution_options={"compiled_cache": dialect.COMPILED},
         pool_size=8,
         max_overflow=16,
         pool_timeout=30,
@@ -79,11 +88,17 @@ class Database:
         self._writers = _engine(path, _FULL, "BEGIN IMMEDIATE", busy_timeout_s)
         self._soft = _engine(path, _NORMAL, "BEGIN IMMEDIATE", busy_timeout_s)
         self._is_log_doubtful = False
+        self.times_busy = 0
+        """How often a transaction found the database locked."""
 
     @contextmanager
     def _begin(self, engine: Engine) -> Iterator[Connection]:
-        with database_errors(self.path), engine.begin() as connection:
-            yield connection
+        try:
+            with database_errors(self.path), engine.begin() as connection:
+                yield connection
+        except errors.DatabaseLocked:
+            self.times_busy += 1
+            raise
 
     def read(self) -> AbstractContextManager[Connection]:
         """Open one consistent view."""
@@ -265,18 +280,29 @@ def _signs_of_another(settings: Settings) -> list[str]:
 def back_up(database: Path, to: Path) -> None:
     """Copy the database whole, also while others use it; what has the name `to` is synced."""
     part = to.with_name(f"{to.name}.part")
-    part.unlink(missing_ok=True)
-    part.with_name(f"{part.name}-journal").unlink(missing_ok=True)  # of a copy that was killed
-    with database_errors(database):
-        source, copy = sqlite3.connect(database), sqlite3.connect(part)
-        try:
+    _forget(part)  # of a copy that was killed
+    try:
+        copy_whole(database, part, to)
+        part.replace(to)
+    finally:
+        _forget(part)
+    sync_folder(to.parent)
+
+
+def _forget(part: Path) -> None:
+    for end in ("", "-journal"):
+        part.with_name(f"{part.name}{end}").unlink(missing_ok=True)
+
+
+def copy_whole(database: Path, into: Path, to: Path, mode: int = 0o640) -> None:
+    """Copy the database into a new file, synced, which is to be `to`: that is what errors name."""
+    with database_errors(database), closing(sqlite3.connect(database)) as source:
+        source.execute("PRAGMA schema_version").fetchone()  # what is wrong with it is said of it
+        with file_errors(to):
+            os.close(os.open(into, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode))
+        with database_errors(to), closing(sqlite3.connect(into)) as copy:
             copy.execute("PRAGMA synchronous = FULL")
             source.backup(copy)
-        finally:
-            copy.close()
-            source.close()
-    part.replace(to)
-    sync_folder(to.parent)
 
 
 def migrate(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """What every test may ask for: settings of an empty home, and a real migrated database in it."""
 
+import gc
 import os
 import shutil
 import sqlite3
@@ -14,6 +15,28 @@ from hal0.settings import Settings
 from hal0.where import PREFIX
 
 freezegun.configure(extend_ignore_list=["anyio", "asyncio", "uvicorn", "huey"])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Collect tests without Python's searches for garbage, and spare later ones what stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what may take minutes: begun last, it would be waited for alone."""
+
+    def limit_s(item: pytest.Item) -> float:
+        timeout = item.get_closest_marker("timeout")
+        return float(timeout.args[0]) if timeout else 0.0
+
+    items.sort(key=limit_s, reverse=True)
 
 
 @pytest.fixture

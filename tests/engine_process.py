@@ -21,8 +21,20 @@ ROOT = Path(__file__).parents[1]
 class EngineProcess:
     """`python -m hal0.embedded`, on a free port; a second `start` uses the same port."""
 
-    def __init__(self, models: Path, *, home: Path, key: str | None = None, port: int = 0) -> None:
+    def __init__(
+        self,
+        models: Path,
+        *,
+        home: Path,
+        key: str | None = None,
+        port: int = 0,
+        has_one_cpu: bool = False,
+    ) -> None:
         self.models = models
+        self.has_one_cpu = has_one_cpu
+        """Threads of llama.cpp wait for each other in loops: where other tests keep the machine
+        busy, two of them took four times as much of it as one. Not for a test that must be
+        faster than a stream: the engine and its models share the one."""
         self.home = home
         self.key = key
         self.port = port
@@ -62,6 +74,9 @@ class EngineProcess:
                 stderr=log,
                 text=True,
             )
+        if self.has_one_cpu:
+            cpus = sorted(os.sched_getaffinity(0))
+            os.sched_setaffinity(self._process.pid, {cpus[self._process.pid % len(cpus)]})
         assert self._process.stdout is not None
         self.url = self._process.stdout.readline().strip()
         if not self.url:

@@ -116,7 +116,7 @@ class LlamaServer:
 
     def _is_up(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/health").status_code == 200
+            return httpx.get(f"{self.url}/health", verify=False).status_code == 200
         except httpx.TransportError:
             return False
 

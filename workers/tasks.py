@@ -11,6 +11,7 @@ from typing import Any
 
 from huey import Huey
 
+from hal0.care.daily import prune_daily
 from hal0.errors import Hal0Error
 from hal0.jobs import runner, settle
 from hal0.jobs.context import Context
@@ -50,6 +51,7 @@ def make_huey(ctx: Context) -> Huey:
     rounds = Rounds(ctx)
     _periodic(huey, "scan", ctx, rounds.begin)
     _periodic(huey, "settle", ctx, lambda: settle.settle_all(ctx))
+    _periodic(huey, "prune", ctx, lambda: prune_daily(ctx))
     huey.on_shutdown(name="scan")(rounds.wait)
     return huey
 

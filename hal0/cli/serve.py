@@ -1,5 +1,6 @@
 """`hal0 api`, `hal0 worker`, `hal0 version`: one process in the foreground."""
 
+import gc
 import os
 import sys
 
@@ -12,9 +13,11 @@ from hal0.cli.show import emit, json_option
 @click.command()
 def api() -> int:
     """Run the API in the foreground."""
+    gc.disable()  # what is imported stays: to search it for garbage is in vain
     from hal0.api.app import serve
     from hal0.settings import Settings
 
+    gc.enable()
     return serve(Settings.load())
 
 

@@ -16,10 +16,13 @@ both. Where it deliberately differs:
 Nothing here is imported before `serve` is called: a child process needs none of it.
 """
 
-from hal0.settings import Settings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hal0.settings import Settings
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: "Settings") -> int:
     """Serve until SIGTERM or SIGINT and return the exit code: 0, or 1 if it could not begin."""
     from hal0.embedded.server import run
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hal0.db import migrate
+from hal0.settings import Settings
 from tests.acceptance.house import House
 from tests.fakes.lemond import Lemond
 from tests.faulty import Faulty, build
@@ -20,7 +22,9 @@ def lemond(tmp_path: Path) -> Iterator[Lemond]:
 
 @pytest.fixture
 def house(tmp_path: Path, lemond: Lemond) -> Iterator[House]:
+    """One whose database is there already: a process that has to make it starts slowly."""
     with House(tmp_path, lemond.url) as house:
+        migrate(Settings(home=house.home, engine_url=lemond.url))
         yield house
 
 

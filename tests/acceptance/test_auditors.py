@@ -21,7 +21,7 @@ from tests.acceptance.house import House
 from tests.fakes.lemond import Lemond
 from tests.recipes import recipes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("auditors")]
 
 Row = dict[str, Any]
 PARTS = ("pull_s", "validate_s", "unload_s", "load_s", "failed_s", "waited_s")

@@ -14,7 +14,7 @@ from tests.acceptance.house import House
 from tests.acceptance.shared_house import clear, shared_house, unloads_of
 from tests.fakes.lemond import Lemond
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("draining")]
 TOKEN_S = 0.05
 ERROR = b'data: {"error"'
 

@@ -16,7 +16,7 @@ from tests.acceptance.seen import IS_FULL_LENGTH, outcomes
 from tests.fakes.source import Manner, Source
 from tests.tiny_gguf import tiny_gguf_bytes
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("faults_network")]
 
 STALL_S = 30 if IS_FULL_LENGTH else 2
 CONTENT = tiny_gguf_bytes()

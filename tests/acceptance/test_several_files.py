@@ -16,7 +16,7 @@ from tests.acceptance.house import House
 from tests.fakes.lemond import Lemond
 from tests.tiny_gguf import write_tiny_gguf, write_tiny_shards
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("several_files")]
 
 FIRST, MIDDLE, LAST, MMPROJ = 0, 1, 2, 3
 NUMBERS = itertools.count()

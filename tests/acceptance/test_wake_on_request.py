@@ -12,7 +12,7 @@ from tests.acceptance.house import House, free_port
 from tests.acceptance.shared_house import clear, loads_of, shared_house
 from tests.fakes.lemond import Lemond
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wake_on_request")]
 SAID = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}
 
 

@@ -21,7 +21,7 @@ from tests.acceptance.house import House
 from tests.lines import LIMIT_S, Line
 from tests.rows import contents
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad_bodies")]
 NOBODY = "http://127.0.0.1:9"
 TIMEOUT_S = 0.5
 MEBIBYTE = 1 << 20

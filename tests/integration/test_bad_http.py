@@ -15,7 +15,7 @@ from tests.acceptance.house import House
 from tests.lines import Heard, Line
 from tests.rows import contents
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad_http")]
 NOBODY = "http://127.0.0.1:9"
 HOST = b"Host: localhost\r\n"
 LIVEZ = b"GET /livez HTTP/1.1\r\n" + HOST

@@ -18,7 +18,7 @@ from hal0.cli import main
 from tests.acceptance.house import House
 from tests.rows import contents
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("bad_input")]
 NOBODY = "http://127.0.0.1:9"
 BAD_NAMES = {
     "newline": "a\nb",

@@ -22,7 +22,11 @@ from tests.fakes.source import Manner, Source
 from tests.rows import make_model
 from tests.tiny_gguf import tiny_gguf_bytes, write_tiny_gguf, write_tiny_shards
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(60),
+    pytest.mark.xdist_group("closed_pulls"),
+]
 NOBODY = "http://127.0.0.1:9"
 NAME = "tiny.gguf"
 SECRET = "what-only-hal0-may-read"

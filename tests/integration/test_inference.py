@@ -14,7 +14,11 @@ from tests.documented import document_of_text
 from tests.engine_process import EngineProcess
 from tests.fakes.lemond import Lemond
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.xdist_group("inference"),
+]
 
 MESSAGES: Any = [{"role": "user", "content": "hello"}]
 
@@ -110,10 +114,8 @@ def test_openai_s_client_lists_the_slots_with_their_state(
 ) -> None:
     house.wait_until("ready")
     listed = {model.id: model.to_dict() for model in client.models.list()}
-    assert {name: (one["state"], one["model"]) for name, one in listed.items()} == {
-        "chat": ("ready", "tiny"),
-        "empty": ("offline", None),
-    }
+    told = {name: (one["state"], one["model"]) for name, one in listed.items()}
+    assert (told["chat"], told["empty"]) == (("ready", "tiny"), ("offline", None))
     assert client.models.retrieve("chat").to_dict() == listed["chat"]
     assert client.models.retrieve("tiny").id == "chat"
 
@@ -181,7 +183,7 @@ def test_a_model_that_the_engine_has_no_longer_is_noticed_by_the_answer_and_load
     models = tmp_path / "home" / "models"
     models.mkdir(parents=True)
     with (
-        EngineProcess(models, home=tmp_path) as engine,
+        EngineProcess(models, home=tmp_path, has_one_cpu=True) as engine,
         House(tmp_path, engine.url, HAL0_ENGINE_KIND="embedded", HAL0_SCAN_S="60") as house,
     ):
         house.start_api()

@@ -12,7 +12,7 @@ from hal0.api.app import STOP_WITHIN_S
 from hal0.embedded.process import GRACE_S as CHILD_GRACE_S
 from hal0.embedded.server import GRACE_S
 from hal0.settings import Settings
-from workers.__main__ import LONGEST_STOP_S
+from workers.process import LONGEST_STOP_S
 
 OURS = ("hal0-api.service", "hal0-worker@.service", "hal0-engine.service")
 SERVICES = (*OURS, "lemond.service")

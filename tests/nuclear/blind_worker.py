@@ -10,7 +10,7 @@ from typing import Any
 from hal0.jobs import validate
 from hal0.registry.files import FileIdentity
 from hal0.registry.preload import CheckedFile, ModelFile
-from workers.__main__ import main
+from workers.process import main
 
 
 def believe(files: Sequence[ModelFile], **_how: Any) -> list[CheckedFile]:

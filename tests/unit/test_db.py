@@ -11,10 +11,11 @@ from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, exc, text
+from sqlalchemy import Connection, exc, literal, select, text
 
 from hal0 import errors
 from hal0.db import Database, open_database, prepare_home, revision
+from hal0.dialect import COMPILED
 from hal0.settings import Settings
 from hal0.sqlite_errors import database_errors
 from hal0.tables import REVISION
@@ -287,3 +288,16 @@ def test_a_database_that_was_taken_away_is_not_made_anew_by_who_has_it_open(db: 
     with pytest.raises(errors.DatabaseUnwritable), db.write():
         pass
     assert not db.path.exists()
+
+
+def test_what_one_database_compiled_no_other_compiles_again(db: Database) -> None:
+    asked = select(literal("a text that no other test asks for"))
+    with db.read() as tx:
+        tx.execute(asked)
+    compiled = list(COMPILED)
+    assert compiled, "it is where all look"
+    with closing(Database(db.path, 1.0)) as other:
+        for kind in (other.read, other.soft, other.write):
+            with kind() as tx:
+                tx.execute(asked)
+    assert list(COMPILED) == compiled

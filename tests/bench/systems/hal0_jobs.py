@@ -13,7 +13,7 @@ from hal0.settings import Settings
 from hal0.slots.queries import slot_named
 from hal0.states import JobKind
 from tests.bench.systems.starter import begin, serve
-from workers import __main__ as worker
+from workers import process as worker
 
 
 def client() -> None:

@@ -41,10 +41,20 @@ from hal0.states import (
     Wake,
 )
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The newest revision in `migrations/versions`; a database of another one is refused."""
 
 TIME_FORMAT: Final = "%Y-%m-%dT%H:%M:%S.%fZ"
+
+
+def as_text(at: datetime) -> str:
+    """Return an instant in TIME_FORMAT, of the same width for years before 1000, which `%Y` is not.
+
+    Raises ValueError for one without a time zone.
+    """
+    if at.tzinfo is None:
+        raise ValueError(f"{at!r} has no time zone")
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 class UtcTime(TypeDecorator[datetime]):
@@ -55,11 +65,7 @@ class UtcTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:
         """Refuse naive times."""
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value!r} has no time zone")
-        return value.astimezone(UTC).strftime(TIME_FORMAT)
+        return None if value is None else as_text(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:
         """Return an aware datetime."""
@@ -129,6 +135,7 @@ engines = Table(
     Column("unreachable_boot", Text),
     Column("unreachable_ms", Integer),
     Column("unreachable_seen_ms", Integer),  # the last one
+    Column("scan_took_ms", Integer),  # the last scan that got a list
     sqlite_autoincrement=True,
 )
 
@@ -453,6 +460,7 @@ owners = Table(
     Column("seen_at", UtcTime, nullable=False),
     Column("ended_at", UtcTime),
     Column("beat_s", Float),  # seconds between two of its beats; NULL = not known
+    Column("fenced_writes", Integer, nullable=False, server_default=text("0")),
     Index("ix_owners_living", "kind", sqlite_where=text("ended_at IS NULL")),
 )
 
@@ -494,6 +502,10 @@ incidents = Table(
     Column("at", UtcTime, nullable=False),
     Column("detail", Text, nullable=False),
     Column("evidence", JsonText),
+    Column("acked_at", UtcTime),
+    Column("acked_by", Text),
+    # What a job did besides its work.
+    Index("ix_incidents_job_id", "job_id"),
     sqlite_autoincrement=True,
 )
 
@@ -545,6 +557,27 @@ prune_permits = Table(
     Column("at", UtcTime, nullable=False),
     CheckConstraint("id = 1", name="one"),
     comment="while its row is there (in one transaction only) audit rows may be deleted",
+)
+
+prunings = Table(
+    "prunings",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("actor", Text, nullable=False),
+    Column("deleted", JsonText, nullable=False),
+    sqlite_autoincrement=True,
+    comment="what was deleted for good: how many rows of each table, when and by whom",
+)
+
+probes = Table(
+    "probes",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("at", UtcTime, nullable=False),
+    Column("facts", JsonText, nullable=False),
+    sqlite_autoincrement=True,
+    comment="what was found of this machine; the newest row counts",
 )
 
 
@@ -631,6 +664,17 @@ BEGIN SELECT RAISE(ABORT, 'chains: only prune may delete'); END""",
 CREATE TRIGGER jobs_no_delete BEFORE DELETE ON jobs
 WHEN NOT EXISTS (SELECT 1 FROM prune_permits)
 BEGIN SELECT RAISE(ABORT, 'jobs: only prune may delete'); END""",
+    "incidents_no_delete": """
+CREATE TRIGGER incidents_no_delete BEFORE DELETE ON incidents
+BEGIN SELECT RAISE(ABORT, 'incidents: what happened is never deleted'); END""",
+    "incidents_no_replace": """
+CREATE TRIGGER incidents_no_replace BEFORE INSERT ON incidents
+WHEN EXISTS (SELECT 1 FROM incidents WHERE id = NEW.id)
+BEGIN SELECT RAISE(ABORT, 'incidents: this row exists'); END""",
+    "incidents_no_replace_by_update": """
+CREATE TRIGGER incidents_no_replace_by_update BEFORE UPDATE OF id ON incidents
+WHEN NEW.id <> OLD.id
+BEGIN SELECT RAISE(ABORT, 'incidents: an id is for ever'); END""",
     "edges_no_insert": """
 CREATE TRIGGER edges_no_insert BEFORE INSERT ON edges
 BEGIN SELECT RAISE(ABORT, 'edges: the list is closed'); END""",

@@ -1,18 +1,22 @@
 """What the ledger says, and one step of a worker's work, for tests that stand for workers."""
 
+import fcntl
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, insert, select
 
-from hal0.clock import monotonic_ms, utc_now
+from hal0.clock import boot_id, monotonic_ms, utc_now
 from hal0.db import Database
 from hal0.errors import EngineRefused, Hal0Error
 from hal0.jobs import reconcile
 from hal0.jobs.ledger import claims
 from hal0.jobs.ledger.lane import Lane, Sending, lanes, mark_load_sent, mark_unload_sent, release
 from hal0.jobs.ledger.rows import By, Claim, Job, job_by_id, unfinished_jobs
+from hal0.jobs.owners import FOLDER
 from hal0.jobs.reading import Reading
 from hal0.jobs.rescue import rescue
 from hal0.jobs.survey import survey
@@ -22,7 +26,7 @@ from hal0.slots.leases import LeaseKey
 from hal0.slots.queries import Slot, slot_by_id, slot_named
 from hal0.slots.transitions import Act, move
 from hal0.states import Cause, JobKind, Origin, Outcome, SlotState
-from hal0.tables import failed_keys, incidents, transitions
+from hal0.tables import failed_keys, idle_windows, incidents, transitions
 from tests.rows import claim_next, make_model, make_slot, slot_now
 
 SENDING = Sending("tiny", "1-1", timeout_s=60, settle_s=60)
@@ -71,6 +75,26 @@ def die(db: Database, held: Claim, crash_limit: int = 3) -> None:
     """Let the owner die: the job is rescued as a dead owner's."""
     with db.write() as tx:
         rescue(tx, held, crash_limit)
+
+
+def sleeping_owner(run: Path, owner_id: str) -> "subprocess.Popen[bytes]":
+    """Start a process that does nothing, and holds the lock of an owner as long as it lives."""
+    lock = run / FOLDER / owner_id
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        return subprocess.Popen(["sleep", "60"], pass_fds=[file.fileno()])
+
+
+def leave_unused(db: Database, *names: str, for_s: float = 0.0) -> None:
+    """Let the scans have seen for so long that nobody uses these slots' models."""
+    for name in names:
+        slot = slot_now(db, name)
+        window = {"generation": slot.generation, "seen": "x", "since_boot": boot_id()}
+        window["since_ms"] = monotonic_ms() - int(for_s * 1000)
+        with db.soft() as tx:
+            new = insert(idle_windows).prefix_with("OR REPLACE")
+            tx.execute(new.values(slot_id=slot.id, **window))
 
 
 def begin_validate(db: Database, held: Claim) -> None:

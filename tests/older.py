@@ -83,12 +83,7 @@ def make_first_schema(settings: Settings, at: str = FIRST) -> None:
 
     The history is written through all of its triggers.
     """
-    prepare_home(settings)
-    config = Config(attributes={"settings": settings})
-    config.set_main_option("script_location", str(migrations_folder()))
-    with closing(sqlite3.connect(settings.database)) as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-    command.upgrade(config, at)
+    make_schema(settings, at)
     with closing(sqlite3.connect(settings.database)) as connection, connection:
         connection.executescript(HISTORY.format(AT))
         connection.executemany(
@@ -96,6 +91,16 @@ def make_first_schema(settings: Settings, at: str = FIRST) -> None:
             f"attempt, generation) VALUES (?, ?, ?, ?, '{AT}', 'worker', ?, 1, 0)",
             MOVES,
         )
+
+
+def make_schema(settings: Settings, at: str) -> None:
+    """Make an empty database of a revision, or bring one there."""
+    prepare_home(settings)
+    config = Config(attributes={"settings": settings})
+    config.set_main_option("script_location", str(migrations_folder()))
+    with closing(sqlite3.connect(settings.database)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+    command.upgrade(config, at)
 
 
 def rows(path: Path, columns: dict[str, list[str]] | None = None) -> dict[str, list[object]]:

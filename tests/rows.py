@@ -82,6 +82,13 @@ def contents(database: Path, without: str = "") -> dict[str, list[Any]]:
         return {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in names}
 
 
+def but_its_epoch(database: Path) -> dict[str, list[Any]]:
+    """Return every row that a restore leaves as the copy has it."""
+    rows = contents(database, without="boots")
+    rows["sqlite_sequence"] = [row for row in rows["sqlite_sequence"] if row[0] != "boots"]
+    return rows
+
+
 def slot_now(db: Database, name: str = "chat") -> Slot:
     """Read a slot."""
     with db.read() as tx:

@@ -316,3 +316,20 @@ def test_a_chain_is_never_deleted_nor_replaced(plain: sqlite3.Connection) -> Non
     columns = "slot_id, position, goal, origin, actor, rehash, force, created_at"
     values = f"1, 1, 'load', 'operator', 'me', 0, 0, '{NOW}'"
     _refused(plain, f"INSERT OR REPLACE INTO chains ({columns}) VALUES ({values})", "its place")
+
+
+def test_an_incident_is_never_deleted_nor_replaced(plain: sqlite3.Connection) -> None:
+    """Not by prune either: changes of state that are kept for ever name theirs."""
+    columns = "(id, engine_id, kind, at, detail) VALUES"
+    for number in (1, 2):
+        plain.execute(
+            f"INSERT INTO incidents {columns} ({number}, 1, 'engine_lost', '{NOW}', 'it was')"
+        )
+    plain.execute(f"INSERT INTO prune_permits VALUES (1, 'prune', '{NOW}')")
+    plain.commit()
+    _refused(plain, "DELETE FROM incidents WHERE id = 2", "is never deleted")
+    _refused(plain, "DELETE FROM incidents", "is never deleted")
+    row = f"(2, 1, 'engine_lost', '{NOW}', 'it was not')"
+    _refused(plain, f"INSERT OR REPLACE INTO incidents {columns} {row}", "this row exists")
+    _refused(plain, "UPDATE OR REPLACE incidents SET id = 2 WHERE id = 1", "an id is for ever")
+    plain.execute(f"UPDATE incidents SET acked_at = '{NOW}', acked_by = 'me' WHERE id = 2")

@@ -92,6 +92,7 @@ def test_an_upgrade_keeps_every_row_as_it_was(older: Settings) -> None:
     }
     found = rows(path, new)
     assert set(found.pop("jobs")) == {(0, 0)}
+    assert set(found.pop("owners")) == {(None, 0)}
     unset = (None, None, "auto", None, None)
     assert set(found.pop("slots")) == {(*unset, "operator"), (*unset, "nobody")}
     for table in columns.keys() & found.keys():

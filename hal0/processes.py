@@ -34,17 +34,30 @@ def is_stopped(pid: int, start: int) -> bool:
     return state in {"T", "t"} and start_ticks(pid) == start
 
 
+def open_files(pid: int) -> set[str]:
+    """Return what a process holds open, as Linux calls it: `DELETED` ends what has no name more.
+
+    Empty for a process that is gone. Raises PermissionError when this user may not look into it.
+    """
+    found = set()
+    try:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                found.add(str(link.readlink()))
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    return found
+
+
 def deleted_files(pid: int) -> set[str]:
     """Return the paths of files that a process holds open, and that were deleted since.
 
     Empty for a process that is gone, and for one that this user may not look into.
     """
-    found = set()
-    with contextlib.suppress(OSError):
-        for link in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):
-                found.add(str(link.readlink()))
-    return {name.removesuffix(DELETED) for name in found if name.endswith(DELETED)}
+    with contextlib.suppress(PermissionError):
+        found = open_files(pid)
+        return {name.removesuffix(DELETED) for name in found if name.endswith(DELETED)}
+    return set()
 
 
 def kill_exactly(pid: int, start: int) -> bool:

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.sqlite import insert as upsert
 from hal0.clock import monotonic_ms, utc_now
 from hal0.db import Database
 from hal0.errors import (
+    ClaimLost,
     DatabaseError,
     DatabaseFull,
     DatabaseLocked,
@@ -91,6 +92,8 @@ class Context:
         self.verdicts = StoredVerdicts(db)
         self.giving_up = threading.Event()
         self.cut_s = CUT_S
+        self.fenced_writes = 0
+        """So many commits were refused, for what they belong to was another's meanwhile."""
         # With four threads and more, one place of those for pulls and validations is never taken
         # by a download, for hours.
         self._places = max(1, settings.worker_threads // 2 - 1)
@@ -142,8 +145,7 @@ class Context:
         level = logging.WARNING
         while True:
             try:
-                with self.db.write() as tx:
-                    return write(tx)
+                return self.write(write)
             except (DatabaseLocked, DatabaseFull, DatabaseUnwritable) as error:
                 if self.giving_up.wait(pause_s):
                     raise
@@ -152,8 +154,13 @@ class Context:
 
     def write(self, write: Callable[[Connection], T]) -> T:
         """Run `write` in one durable transaction, once; for who looks around and comes by again."""
-        with self.db.write() as tx:
-            return write(tx)
+        try:
+            with self.db.write() as tx:
+                return write(tx)
+        except ClaimLost:
+            with self._lock:
+                self.fenced_writes += 1
+            raise
 
     def progress(self, body: Body, phase: str, done_bytes: int, total_bytes: int) -> None:
         """Write how far a body is, softly: at most once a second, at a new phase and at the end.

@@ -2,7 +2,10 @@
 
 An owner is one start of one process: boot, pid, start and a random part, never reused. While it
 lives it holds `flock` on `run/owners/<id>`, which the kernel gives back at death, however sudden.
-When the run folder was emptied, or cannot be read, pid and start decide.
+When the run folder was emptied, or cannot be read, it counts what the process with that pid and
+start has open: that very file of this home, be it deleted. A pid alone proves nothing, and nobody
+is killed by it: rows of a copied home, or of a copy that was put back elsewhere, name processes
+of the home that they were copied from, and those may live.
 """
 
 import fcntl
@@ -16,7 +19,7 @@ from typing import IO
 from sqlalchemy import Connection, insert, select, update
 
 from hal0.clock import boot_id, utc_now
-from hal0.processes import kill_exactly, start_ticks
+from hal0.processes import DELETED, kill_exactly, open_files, start_ticks
 from hal0.tables import owners
 
 FOLDER = "owners"
@@ -107,9 +110,10 @@ def living_rows(tx: Connection) -> list[OwnerRow]:
     return [OwnerRow(**row._mapping) for row in rows]
 
 
-def note_seen(tx: Connection, owner_id: str) -> None:
-    """Write that an owner is at work; soft."""
-    tx.execute(update(owners).where(owners.c.id == owner_id).values(seen_at=utc_now()))
+def note_seen(tx: Connection, owner_id: str, fenced_writes: int = 0) -> None:
+    """Write that an owner is at work, and how many of its writes the fence stopped; soft."""
+    values = {"seen_at": utc_now(), "fenced_writes": fenced_writes}
+    tx.execute(update(owners).where(owners.c.id == owner_id).values(values))
 
 
 def note_end(tx: Connection, owner_id: str) -> None:
@@ -122,23 +126,38 @@ def note_end(tx: Connection, owner_id: str) -> None:
 
 
 def is_alive(row: OwnerRow, run: Path) -> bool:
-    """Tell whether the process of this owner still runs, stopped or hung ones too."""
+    """Tell whether the process of this owner still runs in this home, stopped or hung ones too."""
+    try:
+        return _is_here(row, run)
+    except PermissionError:
+        return True  # nobody who may not even look at it calls it dead
+
+
+def kill(row: OwnerRow, run: Path) -> bool:
+    """SIGKILL a silent owner of this home before its jobs are taken; False = there is none."""
+    with suppress(PermissionError):
+        return _is_here(row, run) and kill_exactly(row.pid, row.pid_start)
+    return False
+
+
+def _is_here(row: OwnerRow, run: Path) -> bool:
+    """Tell whether the process lives and works in this home; raises PermissionError: not known."""
     if row.boot_id != boot_id():
         return False
-    try:
-        with (run / FOLDER / row.id).open("r") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
-    except OSError:
-        pass  # an emptied run folder, one that we may not read, an owner that went in good order
-    return start_ticks(row.pid) == row.pid_start
+    lock = run / FOLDER / row.id
+    return _is_locked(lock) or (
+        start_ticks(row.pid) == row.pid_start
+        and not {str(lock.resolve()), f"{lock.resolve()}{DELETED}"}.isdisjoint(open_files(row.pid))
+    )
 
 
-def kill(row: OwnerRow) -> bool:
-    """SIGKILL a silent owner before its jobs are taken; False = it was gone already."""
-    return row.boot_id == boot_id() and kill_exactly(row.pid, row.pid_start)
+def _is_locked(lock: Path) -> bool:
+    with suppress(OSError), lock.open("r") as file:  # an emptied folder, one that we may not read
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 def forget_files(run: Path, owner_id: str) -> None:

@@ -89,7 +89,7 @@ def beat(ctx: Context, watch: Watch) -> None:
         with ctx.db.soft() as tx:
             tx.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=row))
     with ctx.db.soft() as tx:  # also without jobs: only who can write may call others silent
-        note_seen(tx, ctx.owner.id)
+        note_seen(tx, ctx.owner.id, ctx.fenced_writes)
     watch.last_own_ms = monotonic_ms()
 
 
@@ -216,7 +216,7 @@ def rescue_silent(ctx: Context, watch: Watch) -> None:
         its_ms = max(silence_ms, BEATS_MISSED * int((row.beat_s or 0) * 1000))
         if now - watch.beats[row.id].since_ms < its_ms or owner is None:
             continue
-        if owner.id != ctx.owner.id and kill(owner):
+        if owner.id != ctx.owner.id and kill(owner, ctx.settings.run):
             of = {"job_id": row.id, "attempt": row.attempt}
             log.error("job %s is silent: its owner %s was killed", row.id, owner.id, extra=of)
 
@@ -263,7 +263,7 @@ def sweep_deadlines(ctx: Context, watch: Watch) -> None:
         owner = living.get(held.job.owner_id or "")
         if owner is not None and owner.id != ctx.owner.id:
             log.error("far past its deadline: its owner is killed", extra=held.subject)
-            kill(owner)
+            kill(owner, ctx.settings.run)
             continue
         kind = UnloadTimeout if held.job.kind is JobKind.UNLOAD else LoadTimeout
         error = kind(f"{held.job.kind} job {held.job.id} did not end at its deadline")
@@ -317,7 +317,8 @@ def kill_stopped(ctx: Context, watch: Watch) -> None:
         for row in stopped
     }
     for row in stopped:
-        if watch.stopped_ms[row.id] >= ctx.settings.silence_s * 1000 and kill(row):
+        is_late = watch.stopped_ms[row.id] >= ctx.settings.silence_s * 1000
+        if is_late and kill(row, ctx.settings.run):
             log.error("owner %s lay stopped while nobody could write: killed", row.id)
 
 

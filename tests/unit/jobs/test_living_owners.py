@@ -1,5 +1,6 @@
 """An owner that lives and does not do its work: killed, or left alone (D12)."""
 
+import shutil
 import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
@@ -16,8 +17,9 @@ from hal0.jobs.ledger.lane import Sending
 from hal0.jobs.ledger.rows import Claim
 from hal0.jobs.rescue import Watch, beat, look_after, rescue_dead, rescue_silent, sweep_deadlines
 from hal0.processes import is_stopped, start_ticks
+from hal0.settings import Settings
 from hal0.tables import owners
-from tests.ledger import job, make_slots, mark_sent, never
+from tests.ledger import job, make_slots, mark_sent, never, sleeping_owner
 from tests.rows import ask_load, claim_next, skip_to_load
 from tests.worker import Worker
 
@@ -26,9 +28,9 @@ LONG_AGO = Sending("tiny", "1-1", timeout_s=-60, settle_s=60)
 
 
 @pytest.fixture
-def sleeper(db: Database) -> Iterator["subprocess.Popen[bytes]"]:
+def sleeper(db: Database, settings: Settings) -> Iterator["subprocess.Popen[bytes]"]:
     """The process of owner OTHER, which may be killed and does nothing."""
-    process = subprocess.Popen(["sleep", "60"])
+    process = sleeping_owner(settings.run, OTHER)
     row = {"id": OTHER, "kind": "worker", "boot_id": boot_id(), "pid": process.pid}
     now = {"started_at": utc_now(), "seen_at": utc_now()}
     with db.write() as tx:
@@ -131,3 +133,33 @@ def test_an_owner_that_was_stopped_in_a_transaction_is_killed_although_nobody_ca
             clock.tick(0.5)
             look_after(worker.ctx, watch, bodies_beat=True)
         assert sleeper.wait(10) == -SIGKILL
+
+
+def test_a_copied_home_kills_nobody_and_takes_over_what_its_rows_say_runs(
+    db: Database, settings: Settings, sleeper: "subprocess.Popen[bytes]"
+) -> None:
+    """Its rows name living processes of the home that it was copied from, and so do its locks."""
+    make_slots(db, "chat")
+    ask_load(db)
+    held = claim_next(db, OTHER)
+    home = settings.home.with_name("copied")
+    shutil.copytree(settings.home, home)
+    copied = Settings(home=home, beat_s=0.5, silence_s=2, busy_timeout_s=0.02)
+    opened = Database(copied.database)
+    worker, watch = Worker(opened, copied), Watch()
+    with freezegun.freeze_time("2026-01-01") as clock:
+        for _ in range(8):
+            _look(worker, watch)
+            clock.tick(0.5)
+        with closing(sqlite3.connect(worker.ctx.db.path)) as holder:
+            holder.execute("BEGIN IMMEDIATE")
+            sleeper.send_signal(SIGSTOP)
+            for _ in range(8):
+                look_after(worker.ctx, watch, bodies_beat=False)
+                clock.tick(0.5)
+    never(lambda: sleeper.poll() is not None, for_s=0.3)
+    assert rescue_dead(worker.ctx) == 1, "it is of no process of this home"
+    assert job(worker.ctx.db, held.job.id).state == "queued"
+    assert job(db, held.job.id).state == "running"
+    worker.close()
+    opened.close()

@@ -13,6 +13,7 @@ import pytest
 from hal0.db import Database
 from hal0.jobs.owners import (
     Owner,
+    OwnerRow,
     forget_files,
     is_alive,
     kill,
@@ -22,16 +23,22 @@ from hal0.jobs.owners import (
 )
 from hal0.processes import start_ticks
 from hal0.settings import Settings
+from tests.ledger import sleeping_owner
 
 
 @pytest.fixture
-def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that may be killed."""
-    code = "import sys; sys.stdin.read()"
-    process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE)
+def sleeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """The process of owner `other`, which may be killed."""
+    process = sleeping_owner(tmp_path, "other")
     yield process
     process.kill()
-    process.communicate()
+    process.wait()
+
+
+def row_of(process: "subprocess.Popen[bytes]", owner: Owner) -> OwnerRow:
+    start = start_ticks(process.pid)
+    assert start is not None
+    return replace(owner.row, id="other", pid=process.pid, pid_start=start)
 
 
 def test_an_owner_that_holds_its_lock_is_alive(tmp_path: Path) -> None:
@@ -52,16 +59,52 @@ def test_no_two_owners_are_the_same_even_of_one_process(tmp_path: Path) -> None:
 def test_an_owner_of_another_boot_is_dead(tmp_path: Path) -> None:
     owner = Owner(tmp_path, "worker")
     assert not is_alive(replace(owner.row, boot_id="another boot"), tmp_path)
-    assert not kill(replace(owner.row, boot_id="another boot")), "its pid is somebody else's"
+    assert not kill(replace(owner.row, boot_id="another boot"), tmp_path), (
+        "its pid is somebody else's"
+    )
     owner.close()
 
 
-def test_a_lock_that_nobody_holds_means_death_unless_the_process_is_there(tmp_path: Path) -> None:
+def test_a_lock_that_nobody_holds_means_death_unless_the_process_has_it_open(
+    tmp_path: Path,
+) -> None:
     owner = Owner(tmp_path, "worker")
-    owner.close()
-    (tmp_path / "owners" / owner.id).touch()
+    lock = tmp_path / "owners" / owner.id
+    lock.unlink()
+    lock.touch()
     assert is_alive(owner.row, tmp_path), "an emptied run folder proves nothing"
     assert not is_alive(replace(owner.row, pid_start=owner.row.pid_start + 1), tmp_path)
+    owner.close()
+    lock.touch()
+    assert not is_alive(owner.row, tmp_path)
+
+
+@pytest.mark.parametrize("has_locks", [True, False], ids=["copied", "copied without run"])
+def test_a_living_process_of_another_home_is_no_owner_here_and_is_not_killed(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes], has_locks: bool
+) -> None:
+    owner = Owner(tmp_path, "worker")
+    row = row_of(sleeper, owner)
+    here = tmp_path / "copied"
+    (here / "owners").mkdir(parents=True)
+    if has_locks:
+        (here / "owners" / row.id).touch()
+    assert not is_alive(row, here)
+    assert not kill(row, here)
+    assert sleeper.poll() is None
+    assert is_alive(row, tmp_path), "its own home knows it"
+    owner.close()
+
+
+def test_an_owner_without_its_lock_file_is_killed_all_the_same(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """No job of it may be taken while it lives, though somebody emptied the run folder."""
+    owner = Owner(tmp_path, "worker")
+    (tmp_path / "owners" / "other").unlink()
+    assert kill(row_of(sleeper, owner), tmp_path)
+    assert sleeper.wait(10) == -signal.SIGKILL
+    owner.close()
 
 
 def test_a_pid_that_was_given_away_again_is_not_the_owner(
@@ -71,7 +114,7 @@ def test_a_pid_that_was_given_away_again_is_not_the_owner(
     owner.close()
     successor = replace(owner.row, pid=sleeper.pid, pid_start=1)
     assert not is_alive(successor, tmp_path)
-    assert not kill(successor)
+    assert not kill(successor, tmp_path)
     assert sleeper.poll() is None, "nobody else is killed for it"
 
 
@@ -96,6 +139,7 @@ from hal0.jobs.bell import Bell
 from hal0.jobs.context import Context
 from hal0.jobs.owners import Owner, is_alive, living_rows
 from hal0.settings import Settings
+from tests.ledger import sleeping_owner
 from workers.supervisor import Supervisor
 logging.basicConfig()
 settings = Settings(home=Path(sys.argv[1]))
@@ -136,15 +180,13 @@ def test_a_stopped_owner_lives_until_it_is_killed(
 ) -> None:
     owner = Owner(tmp_path, "worker")
     owner.close()
-    start = start_ticks(sleeper.pid)
-    assert start is not None
-    row = replace(owner.row, pid=sleeper.pid, pid_start=start)
+    row = row_of(sleeper, owner)
     sleeper.send_signal(signal.SIGSTOP)
     assert is_alive(row, tmp_path)
-    assert kill(row)
+    assert kill(row, tmp_path)
     assert sleeper.wait(10) == -signal.SIGKILL
     assert not is_alive(row, tmp_path)
-    assert not kill(row)
+    assert not kill(row, tmp_path)
 
 
 def test_rows_of_owners_say_who_lives(db: Database, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import freezegun
 import pytest
+from sqlalchemy import select
 
 from hal0.db import Database
 from hal0.errors import ClaimLost
@@ -157,6 +158,25 @@ def test_a_worker_is_judged_by_its_own_interval_between_beats(
     eventually(is_dead)
 
 
+def test_writes_that_the_fence_stopped_are_told_with_the_next_beat(
+    db: Database, worker: Worker
+) -> None:
+    make_slots(db, "chat")
+    ask_load(db)
+    held = worker.claim()
+    die(db, held)
+    for write in (worker.ctx.commit, worker.ctx.write):
+        with pytest.raises(ClaimLost):
+            write(lambda tx: claims.finish(tx, held))
+    beat(worker.ctx, Watch())
+    ours = claim_next(db, worker.id)
+    worker.ctx.commit(lambda tx: claims.finish(tx, ours))
+    beat(worker.ctx, Watch())
+    with db.read() as tx:
+        told = select(owners.c.fenced_writes).where(owners.c.id == worker.id)
+        assert tx.execute(told).scalar_one() == 2
+
+
 def test_who_cannot_write_itself_calls_nobody_silent(
     db: Database, other: subprocess.Popen[str], make_worker: Callable[..., Worker]
 ) -> None:
@@ -261,7 +281,7 @@ def test_a_claim_of_another_boot_is_put_back(db: Database, worker: Worker) -> No
     ask_load(db)
     earlier = "worker-of-an-earlier-boot"
     with db.write() as tx:
-        sql = "INSERT INTO owners VALUES (?, 'worker', 'an earlier boot', 1, 1, ?, ?, NULL, 10)"
+        sql = "INSERT INTO owners VALUES (?, 'worker', 'an earlier boot', 1, 1, ?, ?, NULL, 10, 0)"
         now = "2026-01-02T03:04:05.000000Z"
         tx.exec_driver_sql(sql, (earlier, now, now))
     claim_next(db, earlier)

@@ -111,7 +111,7 @@ def test_a_settling_that_waits_for_its_engine_lets_scans_pass(
     seen = len(lemond.calls("/v1/health"))
     huey = make_huey(worker.ctx)
     chores = _due(huey)
-    assert sorted(chores) == ["scan", "settle"]
+    assert sorted(chores) == ["prune", "scan", "settle"]
     chores["settle"].start()
     with _told_to_stop(worker, chores["settle"]):
         eventually(lambda: len(lemond.calls("/v1/health")) > seen)

@@ -21,6 +21,7 @@ from hal0.jobs.ledger.rows import By, unfinished_jobs
 from hal0.jobs.periodic import TICK_S
 from hal0.jobs.survey import Survey
 from hal0.settings import Settings
+from hal0.slots.fading import Fading
 from hal0.slots.idle import MISSED_SCANS, Limits, Sight, Use, Verdict, Window, look, use, verdict
 from hal0.slots.overview import in_flight
 from hal0.slots.queries import Slot, slot_by_id
@@ -93,6 +94,17 @@ def limits_of(slot: Slot, settings: Settings) -> Limits:
         times.unload_after_s,
         may_unload=not slot.pinned and slot.desired is Desired.LOADED,
     )
+
+
+def fadings(
+    tx: Connection, listed: Sequence[Slot], settings: Settings, now: datetime
+) -> dict[int, Fading]:
+    """Return when these slots are due, by slot id."""
+    windows = _windows(tx, slots.c.deleted_at.is_(None))
+    return {
+        slot.id: Fading.of(slot.state, windows.get(slot.id), limits_of(slot, settings), now)
+        for slot in listed
+    }
 
 
 def _windows(tx: Connection, of: ColumnElement[bool]) -> dict[int, Window]:

@@ -52,6 +52,9 @@ class Incident:
     culprit_job_id: int | None
     moved: tuple[MovedSlot, ...]
     evidence: Mapping[str, Any] | None
+    acked_at: datetime | None
+    """When somebody said that they have seen it; None = nobody did."""
+    acked_by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ _INCIDENTS: Final = (
         models.c.name.label("culprit_model"),
         incidents.c.job_id.label("culprit_job_id"),
         incidents.c.evidence,
+        incidents.c.acked_at,
+        incidents.c.acked_by,
     )
     .join(engines, engines.c.id == incidents.c.engine_id)
     .join(_CULPRIT, _CULPRIT.c.id == incidents.c.slot_id, isouter=True)
@@ -129,6 +134,23 @@ def incident_detail(tx: Connection, incident_id: int) -> Incident:
             evidence={"incident_id": incident_id},
         )
     return _with_slots(tx, found)[0]
+
+
+def unacknowledged(tx: Connection, limit: int) -> list[int]:
+    """Return the ids of up to `limit` incidents that nobody has acknowledged, newest first."""
+    wanted = (
+        select(incidents.c.id)
+        .where(incidents.c.acked_at.is_(None))
+        .order_by(incidents.c.id.desc())
+        .limit(limit)
+    )
+    return list(tx.execute(wanted).scalars())
+
+
+def incidents_with_ids(tx: Connection, ids: Collection[int]) -> list[Incident]:
+    """Return those of these incidents that there are, newest first."""
+    wanted = _INCIDENTS.where(incidents.c.id.in_(ids)).order_by(incidents.c.id.desc())
+    return _with_slots(tx, tx.execute(wanted).all())
 
 
 def _conditions(wanted: IncidentFilter) -> list[ColumnElement[bool]]:

@@ -1,9 +1,12 @@
-"""One engine event and all that it cost, under one number: the only writer of incidents."""
+"""One engine event and all that it cost, under one number: the only writer of incidents.
+
+Somebody may say that they have seen one; it is told as before, and stays for ever.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert
+from sqlalchemy import Connection, insert, update
 
 from hal0.clock import utc_now
 from hal0.states import IncidentKind
@@ -51,6 +54,15 @@ def record(
         .returning(incidents.c.id)
     ).scalar_one()
     return incident_id
+
+
+def acknowledge(tx: Connection, incident_id: int, actor: str) -> None:
+    """Write who has seen an incident, and when; the first one stays. Needs a write transaction."""
+    tx.execute(
+        update(incidents)
+        .where(incidents.c.id == incident_id, incidents.c.acked_at.is_(None))
+        .values(acked_at=utc_now(), acked_by=actor)
+    )
 
 
 def counted(names: Sequence[str]) -> str:

@@ -26,7 +26,6 @@ from hal0.errors import (
     PullError,
     SourceBadAnswer,
     SourceFault,
-    SourceRefused,
 )
 from hal0.jobs.context import Body, Context
 from hal0.jobs.ledger.claims import check, finish, keep, try_again, wait_for_place
@@ -44,7 +43,6 @@ from hal0.registry.place import bytes_to_copy, ensure_no_link, place
 from hal0.registry.preload import remember_fetched
 from hal0.registry.reach import Reach, hub_host
 from hal0.registry.sources import HubFile, Source, SourceKind
-from hal0.settings import Settings
 from hal0.slots.transitions import move
 from hal0.states import Cause, JobKind, Outcome, SlotState
 
@@ -194,7 +192,7 @@ class _Pull:
         found = hub.resolve(
             at,
             endpoint=settings.hub_endpoint,
-            token=_token(settings),
+            token=hub.token_of(settings),
             should_stop=lambda: self._ctx.should_stop(self._body),
         )
         _ensure_same(file, "size", told.size_bytes, found.size_bytes)
@@ -317,16 +315,6 @@ class _Pull:
                 move(tx, slot, SlotState.PULLING, Cause.FETCH_STARTED, act, evidence)
 
         self._ctx.commit(write)
-
-
-def _token(settings: Settings) -> str | None:
-    path = settings.hub_token_file
-    try:
-        return None if path is None else path.read_text(encoding="utf-8").strip()
-    except (OSError, ValueError) as exc:
-        raise SourceRefused(
-            f"HAL0_HUB_TOKEN_FILE={path} cannot be read: {exc}", evidence={"path": str(path)}
-        ) from exc
 
 
 def _ensure_same(file: RegisteredFile, what: str, ours: object, theirs: object) -> None:

@@ -3,21 +3,33 @@
 A page of jobs costs the same few queries whatever its length.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, literal_column, select
+from sqlalchemy import Connection, Select, func, literal_column, select
 
 from hal0.errors import JobNotFound
 from hal0.jobs.ledger.rows import JOB_COLUMNS, Chain, Job, chain_by_id, jobs_of_chain, read_job
 from hal0.jobs.waiting import NEXT_TRY, Waits
 from hal0.slots.overview import ids_ever_named
 from hal0.states import FINISHED, JobKind, JobState
-from hal0.tables import chains, engines, job_attempts, job_progress, jobs, models, owners, slots
+from hal0.tables import (
+    chains,
+    engines,
+    incidents,
+    job_attempts,
+    job_progress,
+    jobs,
+    models,
+    owners,
+    slots,
+)
 
 MAX_ID: Final = 2**63 - 1
+SEARCHED: Final = 100_000
+"""So many of the newest jobs are looked into for what no index finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,8 @@ class JobDetail:
     engine: str
     actor: str
     caused_by: int | None
+    incident_id: int | None
+    """What its load did to other slots, the newest if it was more than one incident."""
     progress: Progress | None
     attempts: tuple[Attempt, ...]
     waiting_for: str | None
@@ -86,6 +100,19 @@ class JobFilter:
     slot: str | None = None
     state: JobState | None = None
     kind: JobKind | None = None
+    code: str | None = None
+    """What it failed with."""
+    actor: str | None = None
+    """Who asked for it."""
+    since: datetime | None = None
+    """What is unfinished, or was asked for or ended since."""
+    until: datetime | None = None
+    """What was asked for before."""
+
+    @property
+    def searches(self) -> bool:
+        """Whether rows must be looked into one by one: then only the newest are."""
+        return any((self.code, self.actor, self.since, self.until))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +155,37 @@ def job_page(
         query = query.where(jobs.c.state == literal_column(f"'{wanted.state}'"))
     if wanted.kind is not None:
         query = query.where(jobs.c.kind == wanted.kind)
+    if wanted.searches:
+        query = _searched(query, wanted)
     return details(tx, [read_job(row) for row in tx.execute(query)])
+
+
+def _searched(query: Select[Any], wanted: JobFilter) -> Select[Any]:
+    """Look into the newest rows for what no index finds."""
+    newest = select(func.max(jobs.c.id) - SEARCHED).scalar_subquery()
+    query = query.where(jobs.c.id > newest)
+    if wanted.code is not None:
+        query = query.where(
+            jobs.c.state == literal_column("'failed'"),
+            func.json_extract(jobs.c.error, "$.code") == wanted.code,
+        )
+    if wanted.actor is not None:
+        query = query.join(chains, chains.c.id == jobs.c.chain_id)
+        query = query.where(chains.c.actor == wanted.actor)
+    if wanted.since is not None:
+        is_open, last = jobs.c.ended_at.is_(None), func.max(jobs.c.created_at, jobs.c.ended_at)
+        query = query.where(is_open | (last >= wanted.since))
+    if wanted.until is not None:
+        query = query.where(jobs.c.created_at < wanted.until)
+    return query
+
+
+_INCIDENT_ID: Final = (
+    select(func.max(incidents.c.id))
+    .where(incidents.c.job_id == jobs.c.id)
+    .correlate(jobs)
+    .scalar_subquery()
+)
 
 
 def job_detail(tx: Connection, job_id: int) -> JobDetail:
@@ -162,6 +219,15 @@ def chain_detail(tx: Connection, chain_id: int) -> ChainDetail:
     return ChainDetail(chain_by_id(tx, chain_id), row.slot, row.model, tuple(listed))
 
 
+def chains_with_ids(tx: Connection, ids: Collection[int]) -> dict[int, list[JobDetail]]:
+    """Return the jobs of these chains in order, by chain id."""
+    of_chains = select(*JOB_COLUMNS).where(jobs.c.chain_id.in_(ids)).order_by(jobs.c.step)
+    found: dict[int, list[JobDetail]] = {}
+    for detail in details(tx, [read_job(row) for row in tx.execute(of_chains)]):
+        found.setdefault(detail.job.chain_id, []).append(detail)
+    return found
+
+
 def details(tx: Connection, listed: Sequence[Job]) -> list[JobDetail]:
     """Return these jobs, in their order, with all that is known of them."""
     ids = [job.id for job in listed]
@@ -177,6 +243,7 @@ def details(tx: Connection, listed: Sequence[Job]) -> list[JobDetail]:
             named[job.id].engine,
             named[job.id].actor,
             named[job.id].caused_by,
+            named[job.id].incident_id,
             progress.get(job.id),
             tuple(attempts.get(job.id, ())),
             None if waits is None else _why(waits.reason(job), attempts.get(job.id, ())),
@@ -202,6 +269,7 @@ def _names(tx: Connection, ids: Sequence[int]) -> dict[int, Any]:
             engines.c.name.label("engine"),
             chains.c.actor,
             chains.c.caused_by_job_id.label("caused_by"),
+            _INCIDENT_ID.label("incident_id"),
         )
         .join(chains, chains.c.id == jobs.c.chain_id)
         .join(slots, slots.c.id == jobs.c.slot_id)

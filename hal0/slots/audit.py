@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Column, Connection, select
 
-from hal0.states import Cause
+from hal0.states import Cause, SlotState
 from hal0.tables import slots, transitions
 
 
@@ -30,11 +30,16 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which rows: of these slots, of this cause, since an instant or behind an id."""
+    """Which rows; all of what is given must fit. `since` is an instant, or behind an id."""
 
     slot_ids: Sequence[int] | None = None
     cause: Cause | None = None
     since: datetime | int | None = None
+    to_state: SlotState | None = None
+    actor: str | None = None
+    job_id: int | None = None
+    incident_id: int | None = None
+    until: datetime | None = None
 
 
 def _first_at(tx: Connection, since: datetime) -> int:
@@ -82,6 +87,17 @@ def audit_page(
         query = query.where(transitions.c.slot_id.in_(wanted.slot_ids))
     if wanted.cause is not None:
         query = query.where(transitions.c.cause == wanted.cause)
+    exact: tuple[tuple[Column[Any], object], ...] = (
+        (transitions.c.to_state, wanted.to_state),
+        (transitions.c.actor, wanted.actor),
+        (transitions.c.job_id, wanted.job_id),
+        (transitions.c.incident_id, wanted.incident_id),
+    )
+    for column, value in exact:
+        if value is not None:
+            query = query.where(column == value)
+    if wanted.until is not None:
+        query = query.where(transitions.c.at < wanted.until)
     if isinstance(wanted.since, int):
         query = query.where(key > wanted.since)
     elif wanted.since is not None:

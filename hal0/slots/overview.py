@@ -45,6 +45,15 @@ class SlotOverview:
     speed: Speed | None
 
 
+_HELD: Final = slots.alias("held")
+IN_FLIGHT: Final = (
+    select(leases.c.slot_id, func.sum(leases.c.in_flight).label("in_flight"))
+    .join(_HELD, _HELD.c.id == leases.c.slot_id)
+    .where(leases.c.generation == _HELD.c.generation)
+    .group_by(leases.c.slot_id)
+    .subquery("flying")
+)
+"""By slot id, the requests that hold a lease on the slot's present generation."""
 _ENGINES: Final = select(engines.c.id, engines.c.name, engines.c.seen)
 _SPEEDS: Final = select(
     speeds.c.slot_id,
@@ -98,13 +107,7 @@ def _of_slots(seen: Mapping[str, Any]) -> tuple[str, ...]:
 
 def in_flight(tx: Connection) -> dict[int, int]:
     """Return, by slot id, the requests that hold a lease on the slot's present generation."""
-    rows = tx.execute(
-        select(leases.c.slot_id, func.sum(leases.c.in_flight))
-        .join(slots, slots.c.id == leases.c.slot_id)
-        .where(leases.c.generation == slots.c.generation)
-        .group_by(leases.c.slot_id)
-    )
-    return {slot_id: int(count) for slot_id, count in rows}
+    return {slot_id: int(count) for slot_id, count in tx.execute(select(IN_FLIGHT))}
 
 
 def _speeds(tx: Connection) -> dict[int, Speed]:

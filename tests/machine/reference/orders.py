@@ -236,10 +236,22 @@ class Orders(Rows):
         return Answer(202, None, tuple(one.id for one in chain.open))
 
     def retry_all(self) -> Answer:
-        """Of each slot the newest chain, if that failed."""
+        """Of each slot the newest chain, if that failed; what put it in error behind its checks."""
         queued: tuple[int, ...] = ()
         for slot in sorted(self.slots, key=lambda slot: slot.name):
-            mine = [chain for chain in self.chains if chain.slot is slot]
+            failed = self.jobs.get(slot.error[1] or 0) if slot.error else None
+            mine = [
+                chain
+                for chain in self.chains
+                if chain.slot is slot
+                and not (
+                    slot.state == "error"
+                    and failed is not None
+                    and failed.chain is not chain
+                    and chain.goal in ("pull", "validate")
+                    and not chain.open
+                )
+            ]
             newest = max(mine, key=lambda chain: chain.position, default=None)
             for job in newest.jobs if newest else ():
                 is_wanted = job.kind == "unload" or job.model == slot.wants.model

@@ -290,6 +290,15 @@ def test_a_look_that_finds_nothing_new_writes_nothing_of_slots(scanner: Scanner)
     assert statements == ["engines"]
 
 
+def test_how_long_a_scan_took_is_written_of_its_engine(scanner: Scanner) -> None:
+    scanner.load("chat")
+    seen = scanner.read()
+    scanner.clock.tick(1500)
+    act_upon(scanner.ctx, seen)
+    with scanner.db.read() as tx:
+        assert engine_named(tx, "default").scan_took_ms == 1500
+
+
 def test_of_two_workers_that_saw_the_same_only_one_writes(scanner: Scanner) -> None:
     scanner.load("chat")
     scanner.scan()

@@ -11,9 +11,12 @@ import pytest
 from sqlalchemy import Connection, event
 
 from hal0.db import Database
+from hal0.jobs.figures import read_figures
 from hal0.jobs.ledger.claims import claim, finish
 from hal0.jobs.ledger.runnable import RUNNABLE, is_work_waiting, moment
 from hal0.jobs.queries import JobFilter, job_page
+from hal0.jobs.tallies import Tallies
+from hal0.jobs.traces import JobTraces, jobs_since, newest, slot_traces
 from hal0.slots.audit import AuditFilter, audit_page
 from hal0.states import Cause, JobKind, JobState
 from tests.ledger import make_slots
@@ -153,6 +156,32 @@ def test_a_list_of_what_is_rare_is_read_by_its_index(
         )
     (found,) = steps[0][1]
     assert found["by"] in indexes, found.string
+
+
+def look_for_events(tx: Connection) -> None:
+    """Do what the reader of events does at each look."""
+    slot_traces(tx, JobTraces(tx))
+    newest(tx)
+    jobs_since(tx, FINISHED, FINISHED)
+
+
+def test_a_look_for_events_never_looks_at_history(history: Database) -> None:
+    with history.read() as tx:
+        reads = reads_of_jobs(tx, look_for_events)
+    assert {by for how, by in reads if how == "SCAN"} <= PARTIAL | {None}
+    assert {by for _, by in reads} <= PARTIAL | {BY_ID, None}
+    assert reads.count(("SCAN", None)) == 1  # from the end, for the newest row alone
+
+
+def test_a_scrape_never_does_either(history: Database) -> None:
+    told = Tallies()
+    with history.read() as tx:
+        told.read(tx)
+        reads = reads_of_jobs(tx, read_figures) + reads_of_jobs(tx, told.read)
+    rare = {"ix_jobs_failed", "ix_jobs_chain_id"}
+    assert {by for how, by in reads if how == "SCAN"} <= PARTIAL | {"ix_jobs_failed", None}
+    assert {by for _, by in reads} <= PARTIAL | rare | {BY_ID, None}
+    assert reads.count(("SCAN", None)) == 1  # from the end, for the newest row alone
 
 
 @pytest.mark.parametrize("newest_first", [False, True])

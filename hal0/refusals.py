@@ -6,7 +6,7 @@ in the table keeps them, so a new one is told clumsily and never lost.
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -16,6 +16,9 @@ from hal0.masks import masked
 
 MAX_TOLD: Final = 20
 """So many bad fields are named in the detail and in the evidence; then it is no slip any more."""
+
+A_KEY: Final = "[key]"
+"""How pydantic says that it means the key of an entry, which stands before it."""
 
 MAX_SHOWN: Final = 60
 MAX_TEXT: Final = 400
@@ -41,6 +44,7 @@ WORDS: Final[Mapping[str, str]] = {
     "enum": "takes {expected}, not {given}",
     "list_type": "takes a list, not {given}",
     "too_long": "takes {max_length} entries at most, not {actual_length}",
+    "dict_type": "takes an object, not {given}",
     "model_type": "takes an object, not {given}",
     "model_attributes_type": "takes an object, not {given}",
     "url_parsing": "is no URL: {error}",
@@ -71,7 +75,7 @@ def refused(problems: Sequence[tuple[str, str]], untold: int = 0) -> InvalidRequ
 
 
 def _field(error: ErrorDetails) -> str:
-    return _short(".".join(map(str, error["loc"])))
+    return _short(".".join(str(step) for step in error["loc"] if step != A_KEY))
 
 
 def _problem(schema: type[BaseModel], error: ErrorDetails) -> str:
@@ -87,14 +91,18 @@ def _problem(schema: type[BaseModel], error: ErrorDetails) -> str:
 
 def _names_beside(schema: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     """Return what may stand where a field is that may not; `place` leads there from `schema`."""
-    for step in place[:-1]:
+    steps = iter(place[:-1])
+    for step in steps:
         if isinstance(step, str) and step in schema.model_fields:
-            schema = _schema_in(schema.model_fields[step].annotation) or schema
-    return list(schema.model_fields)
+            annotation = schema.model_fields[step].annotation
+            schema = _schema_in(annotation) or schema
+            if get_origin(annotation) is dict:
+                next(steps, None)  # a key that people chose, which may be called as a field is
+    return [field.alias or name for name, field in schema.model_fields.items()]
 
 
 def _schema_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the schema in `Schema`, `Schema | None` or `list[Schema]`."""
+    """Return the schema in `Schema`, `Schema | None`, `list[Schema]` or `dict[str, Schema]`."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     found = (_schema_in(inner) for inner in get_args(annotation))

@@ -4,14 +4,14 @@
       SettingsError
       RequestError       a caller asked for something that cannot be done
         InvalidRequest, NotHttp, HeadTooLarge, NotJson, NotJsonType, TooLarge, TooSlow,
-        NoRoom, Unauthorized, TooManyFailures, Forbidden, BadHost, BadOrigin, RouteNotFound,
-        MethodNotAllowed, KeyReused, BadPin
+        NoRoom, Unauthorized, TooManyFailures, TooManyStreams, Forbidden, BadHost, BadOrigin,
+        RouteNotFound, MethodNotAllowed, KeyReused, BadPin
         NotFound         SlotNotFound, ModelNotFound, EngineNotFound, JobNotFound, TokenNotFound,
-                         IncidentNotFound
+                         IncidentNotFound, ProbeNotFound, StarterNotFound
         Conflict         SlotExists, SlotBusy, SlotNotOffline, SlotPinned, SlotHasNoModel,
                          ModelTaken, ModelExists, ModelInUse, EngineExists, TokenExists,
-                         JobSuperseded, JobNotFailed, JobFinished, JobAlreadySent,
-                         IllegalTransition, ClaimLost, LaneTaken, NoPreviousVersion
+                         JobSuperseded, JobNotFailed, JobFinished, NotAsCounted,
+                         JobAlreadySent, IllegalTransition, ClaimLost, LaneTaken, NoPreviousVersion
       PullError          SourceNotFound, SourceIsALink, HostNotAllowed, SourceRefused,
                          SourceBadAnswer, SourceChanged, FetchedMismatch, FileInTheWay,
                          CopyNotAllowed, DiskFull, HubNotInstalled
@@ -150,6 +150,13 @@ class TooManyFailures(RequestError):
     status = 429
 
 
+class TooManyStreams(RequestError):
+    """So many listen to events already that one more would be told late."""
+
+    code = "request.too_many_streams"
+    status = 503
+
+
 class Forbidden(RequestError):
     """No rule lets this caller use this route."""
 
@@ -231,6 +238,18 @@ class IncidentNotFound(NotFound):
     """There is no incident of this id."""
 
     code = "incident.not_found"
+
+
+class ProbeNotFound(NotFound):
+    """Nobody has looked at what this machine has."""
+
+    code = "probe.not_found"
+
+
+class StarterNotFound(NotFound):
+    """No model of this name is offered to begin with."""
+
+    code = "starter.not_found"
 
 
 class Conflict(RequestError):
@@ -316,6 +335,12 @@ class JobFinished(Conflict):
     """The job has ended; there is nothing to cancel."""
 
     code = "job.finished"
+
+
+class NotAsCounted(Conflict):
+    """Other jobs would be taken than were counted before it was confirmed; nothing was done."""
+
+    code = "job.not_as_counted"
 
 
 class JobAlreadySent(Conflict):

@@ -127,6 +127,16 @@ def set_up(level: str = "INFO", program: str = "hal0") -> None:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     # What it warns of, anyone who can connect can make it say, as often as they like.
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logging.getLogger("uvicorn.error").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether uvicorn tells what nobody told yet.
+
+    Only `api.front` leaves an answer without its end and without an error: for a stream that is
+    open when the server stops, once for each of them.
+    """
+    return record.msg != "ASGI callable returned without completing response."
 
 
 def _handler(program: str) -> logging.Handler:

@@ -28,6 +28,9 @@ from hal0.hosts import HostList, http_origin
 from hal0.where import DEFAULT_BIND, PREFIX, default_home, home
 
 EngineKind = Literal["embedded", "lemonade", "llamacpp"]
+DECLARED: Final = (("models",), ("slots",))
+"""Tables that are in the file of `hal0 apply`, which is none of settings."""
+
 BEATS_MISSED: Final = 3
 """Who has missed fewer of its own beats may have been held up, and is not silent."""
 
@@ -101,6 +104,9 @@ class Settings(BaseSettings):
         None, description="where hf:// sources are; unset = the public hub"
     )
     hub_token_file: Path | None = Field(None, description="file with the hub's access token")
+    starters_file: Path | None = Field(
+        None, description="file of the models that a first run offers; unset = those of hal0"
+    )
 
     worker_threads: int = Field(4, ge=2, le=64, description="threads of one worker process")
     load_timeout_s: Seconds = Field(120.0, gt=0, description="wall-clock limit of a load, seconds")
@@ -157,6 +163,12 @@ class Settings(BaseSettings):
     )
     between_bytes_timeout_s: Seconds = Field(
         120.0, gt=0, description="seconds in which an engine must go on with an answer"
+    )
+    keep_jobs_days: float = Field(
+        90.0, ge=0, description="days finished jobs are kept; 0 = for ever"
+    )
+    keep_transitions_days: float = Field(
+        0.0, ge=0, description="days changes of state are kept; 0 = for ever"
     )
     busy_timeout_s: Seconds = Field(5.0, description="seconds a writer waits for the database")
     point: str | None = Field(None, description="crash point of tests: <name>:<kill|stop|sleep>")
@@ -310,6 +322,8 @@ def _not_a_setting(name: str) -> str:
 
 def _told(error: ErrorDetails) -> str:
     name = f"{PREFIX}{'_'.join(map(str, error['loc'])).upper() or '*'}"
+    if error["loc"][:1] in DECLARED:
+        return f"{error['loc'][0]}: `hal0 apply` takes such a table, of a file without settings"
     if error["type"] == "extra_forbidden":
         return _not_a_setting(name)
     given = f", not {error['input']!r}" if error["type"].endswith("_parsing") else ""

@@ -9,7 +9,7 @@ They cannot be killed, but they can be called dead, stand still, or find the dat
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -21,7 +21,7 @@ from hal0.dispatcher.places import Lease
 from hal0.dispatcher.serving import Serving
 from hal0.dispatcher.speeds import Speeds
 from hal0.dispatcher.watch import LOOK_S, Watch
-from hal0.errors import DatabaseError
+from hal0.errors import DatabaseError, DatabaseUnwritable
 from hal0.jobs.owners import Beat
 from hal0.processes import start_ticks
 from hal0.settings import Settings
@@ -47,6 +47,17 @@ class CountedDatabase(Database):
             raise self.refusal
         with super().soft() as tx:
             yield tx
+
+
+class MoodyDatabase(Database):
+    """Cannot be read while it is told to be away."""
+
+    is_away = False
+
+    def read(self) -> AbstractContextManager[Connection]:
+        if self.is_away:
+            raise DatabaseUnwritable("it is away")
+        return super().read()
 
 
 class Api:

@@ -56,7 +56,7 @@ class Document:
         assert needed <= {name for name in needed if name in response.headers}
         given = response.headers.get("content-type", "").partition(";")[0]
         contents = told.get("content", {"": {"schema": False}})
-        fitting = [kind for kind in contents if fnmatchcase(given, kind)]
+        fitting = [kind for kind in contents if fnmatchcase(given, kind.partition(";")[0])]
         assert fitting, f"{request.method} {request.url.path}: {given} is none of {[*contents]}"
         kind = next((kind for kind in fitting if "*" not in kind), None)
         if kind is not None and "schema" in contents[kind]:
@@ -67,7 +67,8 @@ class Document:
         if response.request.method == "HEAD" or schema is False:
             assert response.content == b""
             return
-        self.shape(schema).validate(response.json())
+        is_json = kind.endswith(("/json", "+json"))
+        self.shape(schema).validate(response.json() if is_json else response.text)
 
     def shape(self, schema: Json) -> Draft202012Validator:
         """Return what checks a value against a schema of this document."""

@@ -19,7 +19,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, exc, insert, not_, or_, select, update
 
 from hal0.access.closed import close_for_good
-from hal0.access.roles import GRANTED, RESERVED, Role
+from hal0.access.roles import GRANTED, LOCAL, RESERVED, Role
 from hal0.clock import utc_now
 from hal0.errors import InvalidRequest, TokenExists, TokenNotFound
 from hal0.masks import PREFIX
@@ -86,6 +86,12 @@ class Tokens:
     def has_valid(self) -> bool:
         """Whether anybody can come in with a token."""
         return any(token.state is TokenState.VALID for token in self.rows)
+
+    def admits(self, actor: str) -> bool:
+        """Whether who came in under this name would come in still."""
+        if actor == LOCAL:
+            return self.is_open
+        return any(row.name == actor and row.state is TokenState.VALID for row in self.rows)
 
     def find(self, text: str) -> Token | None:
         """Return the valid token of this text; every row is compared, in constant time."""

@@ -157,6 +157,7 @@ class Job(TypedDict, closed=True):
     deadline_at: Instant | None
     waiting_for: Annotated[str | None, Field(description="what keeps a queued job")]
     caused_by: Annotated[int | None, Field(description="the job that made a machine ask for it")]
+    incident_id: Annotated[int | None, Field(description="the newest incident that it made")]
     actor: str
     progress: Progress | None
     files: Annotated[
@@ -242,13 +243,39 @@ class Bulk(TypedDict, closed=True):
     next_cursor: None
 
 
+class CancelledJob(TypedDict, closed=True):
+    """What a bulk cancel did, or would do, about one unfinished job."""
+
+    slot: str
+    job_id: int
+    chain_id: int
+    kind: JobKind
+    was: Annotated[JobState, Field(description="its state before")]
+    jobs: list[int]
+    refused: Refusal | None
+
+
+class BulkCancel(TypedDict, closed=True):
+    """What a bulk cancel did, or would do."""
+
+    dry_run: bool
+    items: list[CancelledJob]
+    next_cursor: None
+
+
 class ModelFile(TypedDict, closed=True):
     """One file of a model."""
 
     role: Annotated[str, Field(json_schema_extra={"enum": ["main", "mmproj", "shard"]})]
     path: str
+    source: Annotated[str | None, Field(description="of a URL without its query")]
+    has_query: Annotated[bool, Field(description="its source has a query, which nobody is shown")]
     size_bytes: int | None
     sha256: str | None
+    noted: Annotated[
+        list[Literal["size_bytes", "sha256"]],
+        Field(description="which of these a pull found, and nobody had told"),
+    ]
     verified_at: Annotated[
         Instant | None,
         Field(description="when the newest validation found it good; null = it did not, or none"),
@@ -260,6 +287,7 @@ class Model(TypedDict, closed=True):
 
     name: str
     format: Annotated[str, Field(json_schema_extra={"enum": ["gguf", "other"]})]
+    allow_copy: Annotated[bool, Field(description="it is copied where it cannot be linked")]
     files: list[ModelFile]
     source: Annotated[
         str | None, Field(description="of the first file; of a URL without its query")
@@ -267,6 +295,10 @@ class Model(TypedDict, closed=True):
     on_disk: Annotated[
         Literal[True] | None,
         Field(description="true = the newest validation found all files; null = nobody knows"),
+    ]
+    memory_bytes: Annotated[
+        int | None,
+        Field(description="main memory that it takes loaded, estimated; null = a size is missing"),
     ]
 
 

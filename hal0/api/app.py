@@ -10,18 +10,29 @@ from contextlib import asynccontextmanager, closing
 from types import FrameType
 
 import uvicorn
+from anyio import CapacityLimiter
 from starlette.applications import Starlette
 
 from hal0 import logs, notify, points
 from hal0.access.roles import LOCAL
 from hal0.api import (
     connection,
+    docs,
     engines,
+    events,
+    exports,
+    firstrun,
     incidents,
     inference,
     jobs,
+    loads,
     meta,
+    metrics,
     models,
+    page,
+    page_forms,
+    page_setup,
+    session,
     slots,
     tokens,
     transitions,
@@ -29,6 +40,7 @@ from hal0.api import (
 from hal0.api.address import Address, ensure_closed, listen
 from hal0.api.auth import Gate
 from hal0.api.callers import Callers
+from hal0.api.feed import Feed
 from hal0.api.front import Front
 from hal0.api.keyring import Keyring
 from hal0.api.pulse import Pulse
@@ -54,46 +66,71 @@ def create_app(settings: Settings, db: Database) -> Starlette:
     routes = [
         *meta.ROUTES,
         *slots.ROUTES,
+        *loads.ROUTES,
         *jobs.ROUTES,
         *models.ROUTES,
         *engines.ROUTES,
+        *firstrun.ROUTES,
         *incidents.ROUTES,
         *transitions.ROUTES,
+        *exports.ROUTES,
+        *events.ROUTES,
+        *metrics.ROUTES,
+        *docs.ROUTES,
         *tokens.ROUTES,
         *inference.ROUTES,
+        *page.ROUTES,
+        *page_forms.ROUTES,
+        *page_setup.ROUTES,
+        *session.ROUTES,
     ]
     address, keyring = Address.read(settings.bind), Keyring(db)
     pulse = Pulse(settings, db)
     dispatcher = Dispatcher(settings, db, pulse.me)
+    feed = Feed(settings, db, keyring)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with dispatcher:
-            yield
+            try:
+                yield
+            finally:
+                await feed.close()
 
     app = Starlette(routes=routes, lifespan=lifespan)
     app.router.redirect_slashes = False
-    gate = Gate(routes, Callers(keyring, is_loopback=address.is_loopback), address.hosts)
+    callers = Callers(keyring, is_loopback=address.is_loopback)
+    gate = Gate(routes, callers, address.hosts)
     app.middleware_stack = Front(app.router, dispatcher, gate)  # errors are told by it alone
     app.state.settings = settings
     app.state.db = db
     app.state.keyring = keyring
+    app.state.callers = callers
     app.state.pulse = pulse
+    app.state.feed = feed
+    app.state.lookers = CapacityLimiter(firstrun.LOOKERS)
+    app.state.registry = metrics.registry_of(db, lambda: feed.listeners)
     return app
 
 
 class Server(uvicorn.Server):
     """uvicorn, which tells the service manager that it serves, and whether it works."""
 
-    def __init__(self, config: uvicorn.Config, db: Database) -> None:
+    def __init__(self, config: uvicorn.Config, db: Database, feed: Feed) -> None:
         super().__init__(config)
         self._db = db
+        self._feed = feed
 
     async def main_loop(self) -> None:
         """Serve until told to stop."""
         log.info("the API serves %s", self._db.path)
         async with notify.serving("answers", self._db.ensure_readable):
             await super().main_loop()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop; streams of events, which have no end of their own, end first."""
+        self._feed.end()
+        await super().shutdown(sockets)
 
 
 def serve(settings: Settings) -> int:
@@ -120,7 +157,7 @@ def _serve(app: Starlette, listener: socket.socket) -> int:
         proxy_headers=False,  # else whoever comes from loopback says which address failed
         timeout_graceful_shutdown=STOP_WITHIN_S,
     )
-    server = Server(config, app.state.db)
+    server = Server(config, app.state.db, app.state.feed)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stopped)
     app.state.pulse.start()

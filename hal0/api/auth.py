@@ -1,9 +1,9 @@
 """Who may do what: one table of routes and roles, and nothing that is not in it can be reached.
 
 A request passes four checks. Its Host must name this machine where the API is bound to loopback
-(against DNS rebinding). One that changes something must not come from a page of another origin. Its
-caller must be known (`callers.py`), except for what is anyone's. The caller's role must be the
-route's.
+(against DNS rebinding). One that changes something must not come from a page of another origin, and
+one that a cookie speaks for must show that it comes from a page of ours. Its caller must be known
+(`callers.py`), except for what is anyone's. The caller's role must be the route's.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
 from hal0.access.roles import Role
-from hal0.api.callers import Caller, Callers
+from hal0.api.callers import Caller, Callers, session_in
 from hal0.api.request_headers import RequestHeaders
 from hal0.errors import (
     BadHost,
@@ -31,8 +31,10 @@ SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _ROUTES = """
 GET    /livez                               anyone
 GET    /readyz                              anyone
+GET    /metrics                             reader
 GET    /api/v1/meta                         reader
 GET    /api/v1/openapi.json                 reader
+GET    /api/v1/docs                         reader
 GET    /api/v1/slots                        reader
 POST   /api/v1/slots                        writer
 GET    /api/v1/slots/{slot}                 reader
@@ -42,8 +44,11 @@ POST   /api/v1/slots/{slot}/load            writer
 POST   /api/v1/slots/{slot}/unload          writer
 POST   /api/v1/slots/{slot}/validate        writer
 POST   /api/v1/slots/{slot}/pull            writer
+GET    /api/v1/slots/{slot}/loads           reader
 GET    /api/v1/jobs                         reader
+GET    /api/v1/jobs/failed                  reader
 POST   /api/v1/jobs/retry                   writer
+POST   /api/v1/jobs/cancel                  writer
 GET    /api/v1/jobs/{job_id:int}            reader
 POST   /api/v1/jobs/{job_id:int}/retry      writer
 POST   /api/v1/jobs/{job_id:int}/cancel     writer
@@ -55,9 +60,17 @@ DELETE /api/v1/models/{model}               writer
 GET    /api/v1/engines                      reader
 POST   /api/v1/engines                      writer
 GET    /api/v1/engines/{engine}             reader
+GET    /api/v1/probe                        reader
+POST   /api/v1/probe                        writer
+GET    /api/v1/starters                     reader
+POST   /api/v1/starters/{starter}/look      writer
 GET    /api/v1/incidents                    reader
 GET    /api/v1/incidents/{incident_id:int}  reader
+POST   /api/v1/incidents/{incident_id:int}/ack writer
+GET    /api/v1/events                       reader
 GET    /api/v1/transitions                  reader
+GET    /api/v1/transitions.ndjson           reader
+GET    /api/v1/transitions.csv              reader
 GET    /api/v1/tokens                       writer
 POST   /api/v1/tokens                       writer
 DELETE /api/v1/tokens/{token}               writer
@@ -74,6 +87,33 @@ POST   /v1/audio/translations               client
 POST   /v1/images/generations               client
 POST   /v1/images/edits                     client
 POST   /v1/images/variations                client
+GET    /                                          reader
+GET    /assets/{name}                             anyone
+POST   /session                                   anyone
+DELETE /session                                   anyone
+POST   /session/end                               anyone
+GET    /page/head                                 reader
+GET    /page/alerts                               reader
+GET    /page/cards                                reader
+GET    /page/cards/{slot}                         reader
+GET    /page/setup                                reader
+POST   /page/setup/probe                          writer
+POST   /page/setup/engine                         writer
+POST   /page/setup/look                           writer
+POST   /page/setup/begin                          writer
+POST   /page/setup/token                          writer
+GET    /page/record                               reader
+GET    /page/slots/{slot}                         reader
+GET    /page/slots/{slot}/ask/{action}            reader
+POST   /page/slots/{slot}/{action}                writer
+GET    /page/jobs/{job_id:int}                    reader
+POST   /page/jobs/{job_id:int}/retry              writer
+POST   /page/jobs/{job_id:int}/cancel             writer
+GET    /page/ask/retry                            reader
+GET    /page/ask/cancel                           reader
+POST   /page/retry                                writer
+POST   /page/cancel                               writer
+POST   /page/incidents/{incident_id:int}/ack      writer
 """
 
 TABLE: Final[dict[tuple[str, str], Role]] = {
@@ -152,15 +192,19 @@ def check_host(headers: RequestHeaders, hosts: AbstractSet[str] | None) -> None:
 
 
 def check_origin(headers: RequestHeaders) -> None:
-    """Refuse what a page of another site makes a browser send; raises BadOrigin."""
+    """Refuse what a page of another site makes a browser send; raises BadOrigin.
+
+    Programs send neither Origin nor Sec-Fetch-Site. A request that a cookie speaks for is a
+    browser's, which sends one of them: without both, nobody knows which page it comes from.
+    """
     host = headers.first(b"host") or ""
     origins = headers.all(b"origin")
     if origins:
         ours = {f"http://{host}".lower(), f"https://{host}".lower()}
         is_ours = len(origins) == 1 and origins[0].lower() in ours
     else:
-        sites = headers.all(b"sec-fetch-site")
-        is_ours = sites in ([], ["none"], ["same-origin"])
+        good = [["same-origin"]] if session_in(headers) else [[], ["none"], ["same-origin"]]
+        is_ours = headers.all(b"sec-fetch-site") in good
     if not is_ours:
         raise BadOrigin(
             "a page of another site may not change anything here",

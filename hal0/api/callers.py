@@ -1,7 +1,13 @@
-"""Who asks: the bearer of a valid token, or the user of this machine while there are no tokens."""
+"""Who asks: the bearer of a valid token, or the user of this machine while there are no tokens.
+
+A browser that signed in bears its token in a cookie. That one counts only where there is no header
+Authorization, so a program says alone who it is, whatever cookies it was made to keep.
+"""
 
 import logging
 from typing import Final, NamedTuple
+
+from starlette.requests import cookie_parser
 
 from hal0.access.roles import LOCAL, Role
 from hal0.access.tokens import Token
@@ -17,6 +23,9 @@ WHAT_IS_NEEDED: Final = (
     "from HAL0_TOKEN_FILE, and `hal0 token create` on the machine of hal0 makes one"
 )
 """The same whatever was wrong: who guesses learns nothing of the tokens that there are."""
+
+SESSION: Final = "hal0_session"
+"""The cookie of a browser that signed in; its value is the token."""
 
 FORWARDED: Final = (b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-host", b"x-real-ip")
 """What proxies add to a request of another machine."""
@@ -49,11 +58,20 @@ class Callers:
         if self._is_loopback and known.is_open and not any(name in headers for name in FORWARDED):
             return Caller(LOCAL, Role.WRITER)
         given = headers.all(b"authorization")
-        token = known.find(_bearer(given))
+        text = _bearer(given) if given else session_in(headers)
+        token = known.find(text or "")
         if token is not None:
             return Caller(token.name, token.role, token)
-        if given:
+        if given or text:
             self._count(address)
+        raise Unauthorized(WHAT_IS_NEEDED)
+
+    async def sign_in(self, text: str, address: str) -> Token:
+        """Return the valid token of this text; raises Unauthorized, TooManyFailures."""
+        token = (await self._keyring.tokens()).find(text)
+        if token is not None:
+            return token
+        self._count(address)
         raise Unauthorized(WHAT_IS_NEEDED)
 
     async def note_use(self, caller: Caller) -> None:
@@ -71,6 +89,13 @@ class Callers:
                 retry_after_s=wait_s,
             )
         log.warning("a token that is not valid came from %s", address or "nowhere")
+
+
+def session_in(headers: RequestHeaders) -> str | None:
+    """Return the token that a browser bears in its cookie; None where a header speaks for it."""
+    if b"authorization" in headers or b"cookie" not in headers:
+        return None
+    return cookie_parser("; ".join(headers.all(b"cookie"))).get(SESSION)
 
 
 def _bearer(given: list[str]) -> str:

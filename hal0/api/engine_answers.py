@@ -79,3 +79,5 @@ class Incident(TypedDict, closed=True):
     culprit: Culprit | None
     slots: list[MovedSlot]
     evidence: Evidence | None
+    acked_at: Annotated[Instant | None, Field(description="null = nobody has acknowledged it")]
+    acked_by: str | None

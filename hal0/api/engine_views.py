@@ -39,6 +39,8 @@ def incident_json(incident: Incident) -> engine_answers.Incident:
         "culprit": _culprit_json(incident),
         "slots": [_moved_json(moved) for moved in incident.moved],
         "evidence": incident.evidence,
+        "acked_at": when(incident.acked_at),
+        "acked_by": incident.acked_by,
     }
 
 

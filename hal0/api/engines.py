@@ -1,5 +1,7 @@
 """Which engines there are, over HTTP. None is asked anything here: workers do that."""
 
+from typing import Any
+
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,6 +12,7 @@ from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import EngineCreate, Page, Query
 from hal0.registry.roster import add_engine, all_engines, engine_named
+from hal0.settings import Settings
 
 
 async def list_engines(request: Request) -> Response:
@@ -32,11 +35,16 @@ async def show_engine(request: Request) -> Response:
     return exchange.answer(engine_views.engine_json(engine))
 
 
+def values_of(settings: Settings, body: EngineCreate) -> dict[str, Any]:
+    """Return what a row of this engine says; what is left out is as its kind has it."""
+    settle_s = body.settle_s or settings.settle_s_of(body.kind)
+    return {**body.model_dump(), "settle_s": settle_s}
+
+
 async def create_engine(request: Request) -> Response:
     """Make another inference server known."""
     body = await exchange.body_of(request, EngineCreate)
-    settle_s = body.settle_s or exchange.settings_of(request).settle_s_of(body.kind)
-    values = {**body.model_dump(), "settle_s": settle_s}
+    values = values_of(exchange.settings_of(request), body)
 
     def do(tx: Connection) -> Reply:
         engine = add_engine(tx, values)

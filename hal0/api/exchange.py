@@ -20,12 +20,12 @@ from hal0 import points
 from hal0.api.idempotency import REPLAYED, Once, Reply, digest_of, done_once, key_in
 from hal0.api.json_body import json_object
 from hal0.api.pulse import Pulse
-from hal0.api.refusals import refused, validated
 from hal0.api.schemas import Query
 from hal0.db import Database
 from hal0.errors import DatabaseError
 from hal0.jobs import bell
 from hal0.jobs.ledger.rows import By
+from hal0.refusals import refused, validated
 from hal0.settings import Settings
 from hal0.slots.transitions import Act
 

@@ -18,7 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hal0 import logs
 from hal0.api.auth import Gate
-from hal0.api.problems import known, response_for
+from hal0.api.page_problems import told
+from hal0.api.problems import known
 from hal0.api.request_headers import RequestHeaders
 from hal0.api.request_ids import HEADER, kept_or_made
 from hal0.dispatcher.routing import ROUTES as INFERENCE
@@ -65,12 +66,12 @@ class Front:
                 if has_begun:
                     return
                 stopping = Stopping("hal0 stops; ask again")
-                await response_for(stopping, scope["path"])(scope, receive, answer)
+                await told(stopping, scope)(scope, receive, answer)
             except Exception as exc:  # whatever it is, who asked gets a problem and no traceback
                 error = _known(exc, scope)
                 if has_begun:
                     raise
-                await response_for(error, scope["path"])(scope, receive, answer)
+                await told(error, scope)(scope, receive, answer)
 
     async def _serve(
         self, scope: Scope, headers: RequestHeaders, receive: Receive, send: Send
@@ -80,7 +81,7 @@ class Front:
         if caller is None:
             await app(scope, receive, send)
             return
-        scope["state"]["actor"] = caller.actor
+        scope["state"].update(actor=caller.actor, role=caller.role)
         try:
             await app(scope, receive, send)
         finally:  # when the answer is sent, so that nobody waits for it
@@ -91,6 +92,6 @@ def _known(exc: Exception, scope: Scope) -> Hal0Error:
     """Return the error that `exc` is told as; a bug of hal0's has its traceback in the log."""
     error = known(exc)
     if isinstance(error, InternalFault):
-        told = {"request_id": scope["state"]["request_id"]}
-        log.error("%s %s", scope["method"], scope["path"], exc_info=exc, extra=told)
+        of = {"request_id": scope["state"]["request_id"]}
+        log.error("%s %s", scope["method"], scope["path"], exc_info=exc, extra=of)
     return error

@@ -16,11 +16,11 @@ from typing import Any, Final
 from sqlalchemy import Connection, delete, insert, select
 from starlette.datastructures import Headers
 
-from hal0.api.refusals import refused
 from hal0.api.views import when
 from hal0.clock import utc_now
 from hal0.errors import KeyReused
 from hal0.masks import holds_token
+from hal0.refusals import refused
 from hal0.tables import idempotency_keys
 
 HEADER: Final = "Idempotency-Key"

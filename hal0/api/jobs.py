@@ -8,21 +8,23 @@ from starlette.routing import Route
 from hal0.api import exchange, views
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.schemas import BulkRetry, JobsQuery, Nothing, Query
+from hal0.api.schemas import BulkCancel, BulkRetry, FailedQuery, JobsQuery, Nothing, Query
 from hal0.api.waiting import order
 from hal0.errors import JobNotFound
-from hal0.jobs.bulk import BulkFilter, retry_all
+from hal0.jobs.bulk import cancel_all, newest_failures, retry_all
+from hal0.jobs.filters import bulk_filter, job_filter, narrowed
 from hal0.jobs.ledger import orders
 from hal0.jobs.ledger.intake import Accepted
-from hal0.jobs.queries import MAX_ID, JobFilter, chain_detail, job_detail, job_page
-from hal0.states import JobKind
+from hal0.jobs.queries import MAX_ID, JobDetail, chain_detail, details, job_detail, job_page
+from hal0.states import JobKind, JobState
 
 
 async def list_jobs(request: Request) -> Response:
     """Return a page of jobs, newest first."""
     query = exchange.query_of(request, JobsQuery)
     before = key_of("jobs", int, query.cursor)
-    wanted = JobFilter(query.slot, query.state, query.kind)
+    given = {"slot": query.slot, "state": query.state, "kind": query.kind}
+    wanted = narrowed(job_filter(query.filter), given)
     rows = await exchange.read(
         request, lambda tx: job_page(tx, wanted, limit=query.limit + 1, before=before)
     )
@@ -37,6 +39,17 @@ async def show_job(request: Request) -> Response:
     return exchange.answer(
         views.job_json(await exchange.read(request, lambda tx: job_detail(tx, job_id)))
     )
+
+
+async def list_failed(request: Request) -> Response:
+    """Return of every slot the job that failed in its newest chain: what a bulk retry takes."""
+    wanted = bulk_filter(exchange.query_of(request, FailedQuery).filter, JobState.FAILED)
+
+    def look(tx: Connection) -> list[JobDetail]:
+        return details(tx, [job for _, job in newest_failures(tx, wanted)])
+
+    shown = [views.job_json(row) for row in await exchange.read(request, look)]
+    return exchange.answer({"items": shown, "next_cursor": None})
 
 
 async def show_chain(request: Request) -> Response:
@@ -77,11 +90,28 @@ async def retry_jobs(request: Request) -> Response:
     body = await exchange.body_of(request, BulkRetry)
     by = exchange.by(request)
     kind = None if body.filter.kind is None else JobKind(body.filter.kind)
-    wanted = BulkFilter(body.filter.slot, kind, body.filter.code)
+    given = {"slot": body.filter.slot, "kind": kind, "code": body.filter.code}
+    wanted = narrowed(bulk_filter(body.filter.text, JobState.FAILED), given)
 
     def do(tx: Connection) -> Reply:
         done = retry_all(tx, wanted, by, dry_run=body.dry_run)
         items = [views.retried_json(retried) for retried in done]
+        return Reply({"dry_run": body.dry_run, "items": items, "next_cursor": None})
+
+    write = exchange.change if body.dry_run else exchange.enqueue
+    return exchange.respond(await write(request, do))
+
+
+async def cancel_jobs(request: Request) -> Response:
+    """Cancel every unfinished job that fits with its chain, or say what that would do."""
+    body = await exchange.body_of(request, BulkCancel)
+    by = exchange.by(request)
+    kind = None if body.filter.kind is None else JobKind(body.filter.kind)
+    wanted = narrowed(bulk_filter(body.filter.text, None), {"slot": body.filter.slot, "kind": kind})
+
+    def do(tx: Connection) -> Reply:
+        done = cancel_all(tx, wanted, by, dry_run=body.dry_run)
+        items = [views.cancelled_json(cancelled) for cancelled in done]
         return Reply({"dry_run": body.dry_run, "items": items, "next_cursor": None})
 
     write = exchange.change if body.dry_run else exchange.enqueue
@@ -99,7 +129,9 @@ def _job_id(request: Request) -> int:
 
 ROUTES = [
     Route("/api/v1/jobs", list_jobs, methods=["GET"]),
+    Route("/api/v1/jobs/failed", list_failed, methods=["GET"]),
     Route("/api/v1/jobs/retry", retry_jobs, methods=["POST"]),
+    Route("/api/v1/jobs/cancel", cancel_jobs, methods=["POST"]),
     Route("/api/v1/jobs/{job_id:int}", show_job, methods=["GET"]),
     Route("/api/v1/jobs/{job_id:int}/retry", retry_job, methods=["POST"]),
     Route("/api/v1/jobs/{job_id:int}/cancel", cancel_job, methods=["POST"]),

@@ -14,9 +14,9 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from hal0.api.refusals import refused
 from hal0.errors import NotJson, NotJsonType, TooLarge, TooSlow
 from hal0.masks import holds_token
+from hal0.refusals import refused
 
 MAX_BYTES: Final = 1 << 20
 MAX_DIGITS: Final = 100
@@ -38,7 +38,7 @@ async def json_object(request: Request, within_s: float) -> dict[str, Any]:
     Raises TooLarge, TooSlow, NotJsonType, NotJson, and InvalidRequest for a name given twice
     or a token in it.
     """
-    body = await _bytes(request, within_s)
+    body = await body_bytes(request, within_s)
     if not body:
         return {}
     _ensure_json_type(request.headers)
@@ -88,8 +88,11 @@ def _text(body: bytes) -> str:
         raise _not_json(f"byte {exc.start} is no UTF-8") from exc
 
 
-async def _bytes(request: Request, within_s: float) -> bytes:
-    """Read the body up to the limit; the server throws away what comes after the answer."""
+async def body_bytes(request: Request, within_s: float) -> bytes:
+    """Read the body up to the limit; the server throws away what comes after the answer.
+
+    Raises TooLarge, TooSlow.
+    """
     try:
         with anyio.fail_after(within_s):
             return await _bounded(request)

@@ -10,7 +10,8 @@ from starlette.routing import Route
 from hal0.api import answers, exchange, views
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.schemas import FileBody, ModelCreate, Page, Query
+from hal0.api.schemas import ModelCreate, Page, Query
+from hal0.declare.setup import FileBody
 from hal0.registry.catalog import (
     Model,
     RegisteredFile,
@@ -31,7 +32,7 @@ def _shown(tx: Connection, listed: Sequence[Model]) -> list[answers.Model]:
     return [views.model_json(model, good.get(model.id, {})) for model in listed]
 
 
-def _placed(settings: Settings, name: str, files: Sequence[FileBody]) -> list[RegisteredFile]:
+def placed(settings: Settings, name: str, files: Sequence[FileBody]) -> list[RegisteredFile]:
     """Return the files with their final places; one without a source is there already.
 
     Raises HostNotAllowed, and InvalidRequest for names that have no place.
@@ -72,7 +73,7 @@ async def show_model(request: Request) -> Response:
 async def add_model(request: Request) -> Response:
     """Register a model."""
     body = await exchange.body_of(request, ModelCreate)
-    files = _placed(exchange.settings_of(request), body.name, body.in_order)
+    files = placed(exchange.settings_of(request), body.name, body.in_order)
 
     def do(tx: Connection) -> Reply:
         model = register(tx, body.name, body.format, files, allow_copy=body.allow_copy)

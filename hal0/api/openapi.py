@@ -141,6 +141,8 @@ def document(routes: Sequence[BaseRoute]) -> Json:
 def _served(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, Route]]:
     for route in routes:
         assert isinstance(route, Route)
+        if not route.include_in_schema:  # of the page, which is for people
+            continue
         for method in sorted((route.methods or set()) - {"HEAD"}):
             yield method, route
 
@@ -229,7 +231,9 @@ class _Said:
         if self.known.can_wait:
             headers["Preference-Applied"] = {"schema": TEXT}
         said: Json = {"description": HTTPStatus(status).phrase, "headers": headers}
-        return said if schema is None else {**said, "content": {JSON_TYPE: {"schema": schema}}}
+        if schema is None:
+            return said
+        return {**said, "content": {self.known.media_type: {"schema": schema}}}
 
     def _problems(self) -> Iterator[type[Hal0Error]]:
         yield from self.known.problems

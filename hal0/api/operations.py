@@ -9,8 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from prometheus_client import CONTENT_TYPE_LATEST
+
 from hal0 import errors
-from hal0.api import answers, engine_answers, fields, process_answers, schemas, slot_answers
+from hal0.api import (
+    answers,
+    engine_answers,
+    fields,
+    firstrun_answers,
+    process_answers,
+    schemas,
+    slot_answers,
+)
+from hal0.declare import fields as declared
 from hal0.errors import Hal0Error
 
 Shape = Any
@@ -31,6 +42,9 @@ class Operation:
     is_told_once: bool = False
     """Whether its answer is kept nowhere: no Idempotency-Key, no Location."""
 
+    media_type: str = "application/json"
+    """Of a success; the shape of one that is not JSON is `str`."""
+
 
 ORDER: Final = {200: answers.Accepted, 202: answers.Accepted}
 SLOT: Final = (errors.SlotNotFound,)
@@ -40,6 +54,7 @@ NOT_READY: Final = tuple(errors.tree(errors.DatabaseError))
 OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /livez": Operation({200: process_answers.Live}),
     "GET /readyz": Operation({200: process_answers.Ready}, NOT_READY),
+    "GET /metrics": Operation({200: str}, media_type=CONTENT_TYPE_LATEST),
     "GET /api/v1/meta": Operation({200: process_answers.Meta}),
     "GET /api/v1/openapi.json": Operation({200: answers.Document}),
     "GET /api/v1/slots": Operation({200: answers.Listed[slot_answers.Slot]}, query=schemas.Page),
@@ -70,10 +85,17 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "POST /api/v1/slots/{slot}/pull": Operation(
         ORDER, (*SLOT, errors.SlotHasNoModel), body=schemas.PullBody, can_wait=True
     ),
+    "GET /api/v1/slots/{slot}/loads": Operation(
+        {200: slot_answers.Loads}, SLOT, query=schemas.LoadsQuery
+    ),
     "GET /api/v1/jobs": Operation(
         {200: answers.Listed[answers.Job]}, SLOT, query=schemas.JobsQuery
     ),
+    "GET /api/v1/jobs/failed": Operation(
+        {200: answers.Listed[answers.Job]}, SLOT, query=schemas.FailedQuery
+    ),
     "POST /api/v1/jobs/retry": Operation({200: answers.Bulk}, SLOT, body=schemas.BulkRetry),
+    "POST /api/v1/jobs/cancel": Operation({200: answers.BulkCancel}, SLOT, body=schemas.BulkCancel),
     "GET /api/v1/jobs/{job_id}": Operation({200: answers.Job}, (errors.JobNotFound,)),
     "POST /api/v1/jobs/{job_id}/retry": Operation(
         ORDER,
@@ -107,6 +129,21 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /api/v1/engines/{engine}": Operation(
         {200: engine_answers.Engine}, (errors.EngineNotFound,)
     ),
+    "GET /api/v1/probe": Operation({200: firstrun_answers.Probe}, (errors.ProbeNotFound,)),
+    "POST /api/v1/probe": Operation({200: firstrun_answers.Probe}, body=schemas.Nothing),
+    "GET /api/v1/starters": Operation(
+        {200: answers.Listed[firstrun_answers.Offer]}, (errors.SettingsError,)
+    ),
+    "POST /api/v1/starters/{starter}/look": Operation(
+        {200: firstrun_answers.Look},
+        (
+            *(errors.StarterNotFound, errors.SettingsError, errors.SizeMismatch),
+            *(errors.HostNotAllowed, errors.HubNotInstalled, errors.SourceNotFound),
+            *(errors.SourceRefused, errors.SourceBadAnswer, errors.SourceUnreachable),
+        ),
+        body=schemas.Nothing,
+        is_told_once=True,
+    ),
     "GET /api/v1/incidents": Operation(
         {200: answers.Listed[engine_answers.Incident]},
         (*SLOT, errors.EngineNotFound),
@@ -115,8 +152,23 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
     "GET /api/v1/incidents/{incident_id}": Operation(
         {200: engine_answers.Incident}, (errors.IncidentNotFound,)
     ),
+    "POST /api/v1/incidents/{incident_id}/ack": Operation(
+        {200: engine_answers.Incident}, (errors.IncidentNotFound,), body=schemas.Nothing
+    ),
+    "GET /api/v1/events": Operation(
+        {200: str},
+        (errors.TooManyStreams,),
+        query=schemas.EventsQuery,
+        media_type="text/event-stream",
+    ),
     "GET /api/v1/transitions": Operation(
         {200: answers.Listed[answers.Transition]}, SLOT, query=schemas.TransitionsQuery
+    ),
+    "GET /api/v1/transitions.ndjson": Operation(
+        {200: str}, SLOT, query=schemas.ExportQuery, media_type="application/x-ndjson"
+    ),
+    "GET /api/v1/transitions.csv": Operation(
+        {200: str}, SLOT, query=schemas.ExportQuery, media_type="text/csv; charset=utf-8"
     ),
     "GET /api/v1/tokens": Operation({200: answers.Listed[answers.Token]}, query=schemas.Page),
     "POST /api/v1/tokens": Operation(
@@ -133,11 +185,12 @@ OPERATIONS: Final[Mapping[str, Operation]] = {
 }
 
 PATH_PARAMETERS: Final[Mapping[str, Any]] = {
-    "slot": fields.SlotName,
-    "model": fields.ModelName,
-    "engine": fields.EngineName,
+    "slot": declared.SlotName,
+    "model": declared.ModelName,
+    "engine": declared.EngineName,
+    "starter": declared.ModelName,
     "token": fields.TokenName,
-    "name": fields.ModelName,
+    "name": declared.ModelName,
     "job_id": fields.Id,
     "chain_id": fields.Id,
     "incident_id": fields.Id,

@@ -1,43 +1,26 @@
 """What a request may say: bodies and queries, closed (`extra=forbid`) and typed strictly.
 
-What one field may hold is in `fields.py`.
+What one field may hold is in `fields.py`; how a slot or a model is set up, in `hal0/declare/`.
 """
 
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from pydantic.config import JsonDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hal0.access.tokens import LONGEST_S
-from hal0.api.fields import (
-    Bytes,
-    Digits,
-    EngineName,
-    FileName,
-    FilePath,
-    HttpOrigin,
-    Limit,
-    ModelName,
-    Seconds,
-    Sha256,
-    Since,
-    SlotName,
-    Source,
-    TokenName,
-)
+from hal0.api.fields import Digits, FilePath, FilterText, HttpOrigin, Since, TokenName, Until
+from hal0.declare.fields import EngineName, Limit, ModelName, Seconds, SlotName
+from hal0.declare.setup import Declared, ModelSetup, SlotSetup
 from hal0.engines.options import LoadOptions
 from hal0.settings import EngineKind
 from hal0.states import Cause, IncidentKind, JobKind, JobState
 
 MAX_LIMIT: Final = 1000
 DEFAULT_LIMIT: Final = 100
-MAX_REQUESTS: Final = 100_000
 
 
-class Body(BaseModel):
+class Body(Declared):
     """A JSON object of a request."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
 class Query(BaseModel):
@@ -57,21 +40,8 @@ class Nothing(Body):
     """A request that says all in its path."""
 
 
-class SlotChange(Body):
+class SlotChange(Body, SlotSetup):
     """How a slot is set up; in a change what is left out stays, and null is the default again."""
-
-    engine: EngineName = "default"
-    model: ModelName | None = None
-    options: LoadOptions = LoadOptions()
-    pinned: bool = False
-    priority: int = Field(0, ge=-1000, le=1000)
-    idle_after_s: Seconds | None = None
-    unload_after_s: Seconds | None = None
-    load_timeout_s: Limit | None = None
-    load_timeout_s_per_gb: Seconds | None = None
-    wake: Literal["always", "auto", "never"] = "auto"
-    max_in_flight: int | None = Field(None, ge=1, le=MAX_REQUESTS)
-    max_waiting: int | None = Field(None, ge=0, le=MAX_REQUESTS)
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -139,16 +109,30 @@ class PullBody(Body):
 
 
 class JobsQuery(Page):
-    """Which jobs."""
+    """Which jobs; all of what is given must fit."""
 
+    filter: FilterText = ""
     slot: str | None = None
     state: JobState | None = None
     kind: JobKind | None = None
 
 
+class FailedQuery(Query):
+    """Which failed jobs."""
+
+    filter: FilterText = ""
+
+
+class LoadsQuery(Query):
+    """How many of the newest loads."""
+
+    limit: Digits = Field(5, ge=1, le=50)
+
+
 class RetryFilter(Body):
     """Which failed jobs; all of what is given must fit."""
 
+    text: FilterText = ""
     slot: SlotName | None = None
     state: Literal["failed"] = "failed"
     kind: Literal["pull", "validate", "unload", "load"] | None = None
@@ -162,71 +146,25 @@ class BulkRetry(Body):
     dry_run: bool = False
 
 
-class FileBody(Body):
-    """One file of a model; a null source = it lies in its final place already.
+class CancelFilter(Body):
+    """Which unfinished jobs; all of what is given must fit."""
 
-    `name` is what it is called in the models folder; null = as at its source.
-    """
-
-    role: Literal["main", "mmproj", "shard"] = "main"
-    source: Source | None = None
-    name: FileName | None = None
-    size_bytes: Bytes | None = None
-    sha256: Sha256 | None = None
+    text: FilterText = ""
+    slot: SlotName | None = None
+    kind: Literal["pull", "validate", "unload", "load"] | None = None
 
 
-FILES_OR_SOURCE: Final[JsonDict] = {
-    "oneOf": [
-        {
-            "required": ["source"],
-            "properties": {"source": {"type": "string"}, "files": {"maxItems": 0}},
-        },
-        {
-            "required": ["files"],
-            "properties": {
-                "files": {"minItems": 1},
-                "source": {"type": "null"},
-                "size_bytes": {"type": "null"},
-                "sha256": {"type": "null"},
-            },
-        },
-    ]
-}
+class BulkCancel(Body):
+    """Cancel many; `dry_run` tells what would happen."""
+
+    filter: CancelFilter = CancelFilter()
+    dry_run: bool = False
 
 
-class ModelCreate(Body):
+class ModelCreate(Body, ModelSetup):
     """A new model: `files`, or in short `source`, `size_bytes` and `sha256` of its only file."""
 
-    model_config = ConfigDict(json_schema_extra=FILES_OR_SOURCE)
-
     name: ModelName
-    format: Literal["gguf", "other"] = "gguf"
-    files: list[FileBody] = Field([], max_length=1000)
-    source: Source | None = None
-    size_bytes: Bytes | None = None
-    sha256: Sha256 | None = None
-    allow_copy: bool = False
-
-    @model_validator(mode="after")
-    def _is_one_model(self) -> Self:
-        if bool(self.files) == (self.source is not None):
-            raise ValueError("give either files or source")
-        if self.files and (self.size_bytes is not None or self.sha256 is not None):
-            raise ValueError("size_bytes and sha256 belong to each of the files")
-        roles = [file.role for file in self.in_order]
-        mains, shards = roles.count("main"), roles.count("shard")
-        if mains > 1 or (mains > 0) == (shards > 0) or roles.count("mmproj") > 1:
-            raise ValueError("a model has one main file or its shards, and at most one mmproj")
-        if len(roles) > 1 and any(file.source is None for file in self.files):
-            raise ValueError("where a model has several files, each needs its source")
-        return self
-
-    @property
-    def in_order(self) -> list[FileBody]:
-        """The files, the one first that an engine is told to open."""
-        if self.source is not None:
-            return [FileBody(source=self.source, size_bytes=self.size_bytes, sha256=self.sha256)]
-        return sorted(self.files, key=lambda file: ("main", "shard", "mmproj").index(file.role))
 
 
 class EngineCreate(Body):
@@ -256,10 +194,24 @@ class IncidentsQuery(Page):
     since: Since = None
 
 
-class TransitionsQuery(Page):
-    """Which rows of the audit: of a slot, since a time or behind an id, of a cause."""
+class EventsQuery(Query):
+    """Where to take a stream up again, for who cannot set the header `Last-Event-ID`."""
 
+    last_event_id: str | None = Field(None, max_length=100)
+
+
+class TransitionsQuery(Page):
+    """Which rows of the audit: of a slot, since a time or behind an id, until, of a cause."""
+
+    filter: FilterText = ""
     slot: str | None = None
     since: Since = None
+    until: Until = None
     cause: Cause | None = None
     order: Literal["asc", "desc"] = "asc"
+
+
+class ExportQuery(Query):
+    """Which rows of the audit."""
+
+    filter: FilterText = ""

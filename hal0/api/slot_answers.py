@@ -6,7 +6,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from hal0.api.answers import CauseName, Fault, Instant, Options
-from hal0.states import Desired, DesiredBy, SlotState, Wake
+from hal0.states import Desired, DesiredBy, JobState, Origin, SlotState, Wake
 
 
 class Effective(TypedDict, closed=True):
@@ -70,6 +70,12 @@ class Slot(TypedDict, closed=True):
     max_waiting: Annotated[int | None, Field(description="null = the default")]
     effective: Effective
     last_used_at: Instant | None
+    demotes_at: Annotated[
+        Instant | None, Field(description="when it becomes idle if nobody uses it; null = never")
+    ]
+    unloads_at: Annotated[
+        Instant | None, Field(description="when it is unloaded if nobody uses it; null = never")
+    ]
     in_flight: Annotated[int, Field(description="requests that it is serving")]
     speed: Annotated[Speed | None, Field(description="null = no request was answered yet")]
     job_id: Annotated[int | None, Field(description="the job that runs or is first in its line")]
@@ -77,3 +83,47 @@ class Slot(TypedDict, closed=True):
     restore: Restore | None
     warnings: list[str]
     version: int
+
+
+class LoadPhases(TypedDict, closed=True):
+    """What the seconds of a load went into, as far as attempts ended; they add up to it."""
+
+    pull: float
+    validate: float
+    unload: float
+    load: float
+    waited: Annotated[float, Field(description="for a worker, or for the engine")]
+    failed: Annotated[float, Field(description="for who retries it")]
+
+
+class Load(TypedDict, closed=True):
+    """A chain that was to load a slot."""
+
+    chain_id: int
+    job_id: Annotated[int, Field(description="the job that sends it to the engine")]
+    model: str | None
+    state: JobState
+    origin: Origin
+    actor: Annotated[str, Field(description="who asked for it")]
+    caused_by: Annotated[int | None, Field(description="the job that made a machine ask for it")]
+    asked_at: Instant
+    ended_at: Instant | None
+    seconds: Annotated[float, Field(description="all phases but `failed`")]
+    phases: LoadPhases
+    error: Fault | None
+
+
+class Usual(TypedDict, closed=True):
+    """Median seconds of the last 20 times with this model, by kind of work; null = never done."""
+
+    pull: float | None
+    validate: float | None
+    load: float | None
+
+
+class Loads(TypedDict, closed=True):
+    """The newest loads of a slot, and how long such work usually takes."""
+
+    usual_s: Usual
+    items: list[Load]
+    next_cursor: None

@@ -1,7 +1,7 @@
 """How a slot looks as JSON: its row, the times that hold, and what a glance would not tell."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import cast
 
 from hal0.api import answers, slot_answers
@@ -9,21 +9,26 @@ from hal0.api.views import problem_of, when
 from hal0.jobs.ledger.breaker import Breaker
 from hal0.jobs.outlook import hindrance, leftover, opens_at, passed_over
 from hal0.jobs.restore import restore_of
+from hal0.slots.fading import Fading
 from hal0.slots.overview import SlotOverview, Speed
 from hal0.slots.times import Room, Times
 from hal0.states import Cause, Desired
 
 
-def slot_json(
-    seen: SlotOverview,
-    times: Times,
-    room: Room,
-    job_id: int | None,
-    breaker: Breaker | None,
-    is_passed_over: bool,
-) -> slot_answers.Slot:
-    """Show a slot; `job_id` is the job that runs or is first in its line."""
-    slot = seen.slot
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is shown of a slot that others do or did to it."""
+
+    job_id: int | None
+    """The job that runs or is first in its line."""
+    breaker: Breaker | None
+    fading: Fading
+    is_passed_over: bool
+
+
+def slot_json(seen: SlotOverview, times: Times, room: Room, beside: Beside) -> slot_answers.Slot:
+    """Show a slot."""
+    slot, breaker, fading = seen.slot, beside.breaker, beside.fading
     return {
         "id": slot.id,
         "name": slot.name,
@@ -47,12 +52,14 @@ def slot_json(
         "max_waiting": slot.max_waiting,
         "effective": cast(slot_answers.Effective, {**asdict(times), **asdict(room)}),
         "last_used_at": when(slot.last_used_at),
+        "demotes_at": when(fading.demotes_at),
+        "unloads_at": when(fading.unloads_at),
         "in_flight": seen.in_flight,
         "speed": _speed_json(seen.speed),
-        "job_id": job_id,
+        "job_id": beside.job_id,
         "error": problem_of(slot.error),
         "restore": _restore_json(seen, breaker),
-        "warnings": list(_warnings(seen, breaker, is_passed_over)),
+        "warnings": list(_warnings(seen, breaker, beside.is_passed_over)),
         "version": slot.version,
     }
 

@@ -11,7 +11,6 @@ from starlette.routing import Route
 from hal0.api import answers, exchange, slot_answers
 from hal0.api.idempotency import Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.refusals import refused
 from hal0.api.schemas import (
     LoadBody,
     Page,
@@ -23,15 +22,18 @@ from hal0.api.schemas import (
     UnloadBody,
     ValidateBody,
 )
-from hal0.api.slot_views import slot_json
+from hal0.api.slot_views import Beside, slot_json
 from hal0.api.waiting import order
+from hal0.clock import utc_now
 from hal0.engines.options import complete
+from hal0.jobs.idle_scan import fadings
 from hal0.jobs.ledger import intake
 from hal0.jobs.ledger.breaker import breakers_of
 from hal0.jobs.ledger.intake import Accepted, Wish
 from hal0.jobs.outlook import is_passed_over
 from hal0.jobs.queries import first_unfinished
 from hal0.jobs.setup import change_slot, create_slot, delete_slot
+from hal0.refusals import refused
 from hal0.registry.catalog import model_named
 from hal0.registry.roster import EngineRow, engine_by_id, engine_named
 from hal0.settings import Settings
@@ -41,22 +43,27 @@ from hal0.slots.times import room_of, times_of
 from hal0.states import JobKind
 
 
-def _shown(tx: Connection, settings: Settings, listed: list[Slot]) -> list[slot_answers.Slot]:
+def shown_slots(tx: Connection, settings: Settings, listed: list[Slot]) -> list[slot_answers.Slot]:
+    """Return these slots, in their order, as every answer shows them."""
     job_ids, breakers = first_unfinished(tx), breakers_of(tx)
+    fading = fadings(tx, listed, settings, utc_now())
     return [
         slot_json(
             seen,
             times_of(seen.slot, settings),
             room_of(seen.slot, settings),
-            job_ids.get(seen.slot.id),
-            breakers.get(seen.slot.id),
-            is_passed_over(tx, seen),
+            Beside(
+                job_ids.get(seen.slot.id),
+                breakers.get(seen.slot.id),
+                fading[seen.slot.id],
+                is_passed_over(tx, seen),
+            ),
         )
         for seen in overviews(tx, listed)
     ]
 
 
-def _options(
+def options_of(
     engine: EngineRow, given: Mapping[str, Any] | None, kept: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return all options of a load at this engine: as given, else kept; raises InvalidRequest."""
@@ -73,7 +80,7 @@ async def list_slots(request: Request) -> Response:
 
     def look(tx: Connection) -> answers.Listed[slot_answers.Slot]:
         rest = [slot for slot in living_slots(tx) if slot.name > after]
-        shown = _shown(tx, settings, rest[: query.limit + 1])
+        shown = shown_slots(tx, settings, rest[: query.limit + 1])
         return page(shown, query.limit, lambda slot: cursor_of("slots", slot["name"]))
 
     return exchange.answer(await exchange.read(request, look))
@@ -83,7 +90,9 @@ async def show_slot(request: Request) -> Response:
     """Return one slot."""
     exchange.query_of(request, Query)
     name, settings = request.path_params["slot"], exchange.settings_of(request)
-    shown = await exchange.read(request, lambda tx: _shown(tx, settings, [slot_named(tx, name)]))
+    shown = await exchange.read(
+        request, lambda tx: shown_slots(tx, settings, [slot_named(tx, name)])
+    )
     return exchange.answer(shown[0])
 
 
@@ -93,9 +102,9 @@ async def add_slot(request: Request) -> Response:
     settings, act = exchange.settings_of(request), exchange.act(request)
 
     def do(tx: Connection) -> Reply:
-        options = _options(engine_named(tx, body.engine), body.given_options, {})
+        options = options_of(engine_named(tx, body.engine), body.given_options, {})
         slot = create_slot(tx, settings, body.name, {**body.setup, "options": options}, act)
-        return Reply(_shown(tx, settings, [slot])[0], 201, f"/api/v1/slots/{slot.name}")
+        return Reply(shown_slots(tx, settings, [slot])[0], 201, f"/api/v1/slots/{slot.name}")
 
     return exchange.respond(await exchange.change(request, do))
 
@@ -110,9 +119,9 @@ async def set_slot(request: Request) -> Response:
         moves = "engine" in changes
         if moves or body.given_options is not None:
             engine = engine_named(tx, body.engine) if moves else engine_by_id(tx, slot.engine_id)
-            changes["options"] = _options(engine, body.given_options, slot.options)
+            changes["options"] = options_of(engine, body.given_options, slot.options)
         changed = change_slot(tx, settings, slot, changes)
-        return Reply(_shown(tx, settings, [changed])[0])
+        return Reply(shown_slots(tx, settings, [changed])[0])
 
     return exchange.respond(await exchange.change(request, do))
 
@@ -139,7 +148,7 @@ async def load_slot(request: Request) -> Response:
         slot = slot_named(tx, name)
         model_id = None if body.model is None else model_named(tx, body.model).id
         engine = engine_by_id(tx, slot.engine_id)
-        options = _options(engine, body.given_options, slot.options)
+        options = options_of(engine, body.given_options, slot.options)
         wish = Wish(
             JobKind.LOAD, model_id, options, rehash=body.rehash, drain_timeout_s=drain_timeout_s
         )

@@ -1,5 +1,7 @@
 """Who may come in, over HTTP. The text of a token is in one answer, and nowhere else."""
 
+from typing import cast
+
 from sqlalchemy import Connection
 from starlette.requests import Request
 from starlette.responses import Response
@@ -11,8 +13,8 @@ from hal0.access.tokens import create, listed, revoke
 from hal0.api import answers, exchange, views
 from hal0.api.idempotency import HEADER, Reply
 from hal0.api.paging import cursor_of, key_of, page
-from hal0.api.refusals import refused
 from hal0.api.schemas import Page, Query, TokenCreate
+from hal0.refusals import refused
 
 
 def _shown(tx: Connection, after: str, limit: int) -> list[answers.Token]:
@@ -28,7 +30,12 @@ async def list_tokens(request: Request) -> Response:
 
 
 async def create_token(request: Request) -> Response:
-    """Make a token and tell its text, this once.
+    """Make a token and tell its text, this once."""
+    return exchange.answer(await made(request, await exchange.body_of(request, TokenCreate)), 201)
+
+
+async def made(request: Request, body: TokenCreate) -> answers.NewToken:
+    """Make a token and return it with its text.
 
     Takes no Idempotency-Key: to give the same answer again, the text would have to be kept.
     """
@@ -38,17 +45,16 @@ async def create_token(request: Request) -> Response:
             "revoke the token and make another"
         )
         raise refused([(HEADER, problem)])
-    body = await exchange.body_of(request, TokenCreate)
     by = exchange.by(request).actor
 
     def do(tx: Connection) -> Reply:
-        made = create(tx, body.name, Role.named(body.role), by, body.expires_in_s)
-        return Reply(views.new_token_json(*made), 201)
+        token = create(tx, body.name, Role.named(body.role), by, body.expires_in_s)
+        return Reply(views.new_token_json(*token))
 
     db = exchange.database_of(request)
     reply = await exchange.change(request, do, open_if_refused(db))
     request.app.state.keyring.forget()
-    return exchange.respond(reply)
+    return cast(answers.NewToken, reply.body)
 
 
 async def revoke_token(request: Request) -> Response:

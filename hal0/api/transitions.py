@@ -8,7 +8,8 @@ from starlette.routing import Route
 from hal0.api import exchange, views
 from hal0.api.paging import cursor_of, key_of, page
 from hal0.api.schemas import TransitionsQuery
-from hal0.slots.audit import AuditFilter, AuditRow, audit_page
+from hal0.jobs.filters import audit_filter, narrowed
+from hal0.slots.audit import AuditRow, audit_page
 from hal0.slots.overview import ids_ever_named
 
 
@@ -20,9 +21,15 @@ async def list_transitions(request: Request) -> Response:
 
     def look(tx: Connection) -> list[AuditRow]:
         slot_ids = None if query.slot is None else ids_ever_named(tx, query.slot)
+        given = {
+            "slot_ids": slot_ids,
+            "cause": query.cause,
+            "since": query.since,
+            "until": query.until,
+        }
         return audit_page(
             tx,
-            AuditFilter(slot_ids, query.cause, query.since),
+            narrowed(audit_filter(tx, query.filter), given),
             limit=query.limit + 1,
             behind=behind,
             newest_first=query.order == "desc",

@@ -1,21 +1,25 @@
 """How things look as JSON: ids are integers, times RFC 3339 in UTC with `Z`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, Final, Literal, cast, overload
 
 from hal0.access.tokens import Token
 from hal0.api import answers
 from hal0.clock import boot_id, monotonic_ms, utc_now
-from hal0.jobs.bulk import Retried
+from hal0.firstrun.fit import estimated_memory
+from hal0.jobs.bulk import Cancelled, Retried
 from hal0.jobs.ledger.intake import Accepted
 from hal0.jobs.ledger.rows import Job
 from hal0.jobs.queries import Attempt, ChainDetail, JobDetail, Progress
-from hal0.registry.catalog import Model
+from hal0.registry.catalog import Model, RegisteredFile
 from hal0.slots.audit import AuditRow
 from hal0.states import JobKind, JobState
-from hal0.tables import TIME_FORMAT
+from hal0.tables import as_text
+
+NOTABLE: Final[tuple[Literal["size_bytes"], Literal["sha256"]]] = ("size_bytes", "sha256")
+"""What a pull finds out of a file when nobody has told it."""
 
 
 @overload
@@ -24,7 +28,7 @@ def when(at: datetime) -> str: ...
 def when(at: datetime | None) -> str | None: ...
 def when(at: datetime | None) -> str | None:
     """Return the instant as text."""
-    return None if at is None else at.strftime(TIME_FORMAT)
+    return None if at is None else as_text(at)
 
 
 def problem_of(row: Mapping[str, Any] | None) -> answers.Fault | None:
@@ -59,6 +63,7 @@ def job_json(detail: JobDetail) -> answers.Job:
         "deadline_at": when(job.deadline_at),
         "waiting_for": detail.waiting_for,
         "caused_by": detail.caused_by,
+        "incident_id": detail.incident_id,
         "actor": detail.actor,
         "progress": None if progress is None else progress_json(progress),
         "files": _files_of(job),
@@ -170,6 +175,20 @@ def retried_json(retried: Retried) -> answers.Retried:
     }
 
 
+def cancelled_json(cancelled: Cancelled) -> answers.CancelledJob:
+    """Show what a bulk cancel did, or would do, about one unfinished job."""
+    refusal = None if cancelled.refusal is None else cancelled.refusal.as_row()
+    return {
+        "slot": cancelled.slot,
+        "job_id": cancelled.job.id,
+        "chain_id": cancelled.job.chain_id,
+        "kind": cancelled.job.kind,
+        "was": cancelled.job.state,
+        "jobs": list(cancelled.job_ids),
+        "refused": cast(answers.Refusal | None, refusal),
+    }
+
+
 def model_json(model: Model, verified: Mapping[Path, datetime]) -> answers.Model:
     """Show a model; `verified` says when which of its files was last found good.
 
@@ -178,18 +197,30 @@ def model_json(model: Model, verified: Mapping[Path, datetime]) -> answers.Model
     return {
         "name": model.name,
         "format": model.format,
-        "files": [
-            {
-                "role": file.role,
-                "path": str(file.path),
-                "size_bytes": file.size_bytes,
-                "sha256": file.sha256,
-                "verified_at": when(verified.get(file.path)),
-            }
-            for file in model.files
-        ],
+        "allow_copy": model.allow_copy,
+        "files": [_file_json(file, verified.get(file.path)) for file in model.files],
         "source": model.main.shown_source,
         "on_disk": True if all(file.path in verified for file in model.files) else None,
+        "memory_bytes": _memory_of(model.files),
+    }
+
+
+def _memory_of(files: Sequence[RegisteredFile]) -> int | None:
+    sizes = [file.size_bytes for file in files if file.size_bytes is not None]
+    return estimated_memory(sum(sizes) if len(sizes) == len(files) else None)
+
+
+def _file_json(file: RegisteredFile, verified_at: datetime | None) -> answers.ModelFile:
+    told = file.told
+    return {
+        "role": file.role,
+        "path": str(file.path),
+        "source": file.shown_source,
+        "has_query": file.shown_source != file.source,
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "noted": [name for name in NOTABLE if getattr(told, name) != getattr(file, name)],
+        "verified_at": when(verified_at),
     }
 
 

@@ -84,7 +84,8 @@ class LlamaCppEngine:
             props = object_of(await self._wire.send("GET", "/props"))
             if props.get("role") != "router":
                 raise EngineBadAnswer(
-                    f"the llama-server at {self._url} is no router: start it without a model"
+                    f"the llama-server at {self._url} is no router: start it without a model",
+                    evidence={"role": text_of(props.get("role"))},
                 )
             listed = listed_of(object_of(await self._wire.send("GET", "/models")))
             models = None if listed is None else await self._loaded(listed)

@@ -201,6 +201,18 @@ def living_models(tx: Connection, *, after: str = "", limit: int = 100) -> list[
     return [_model(tx, row) for row in rows]
 
 
+def registered_among(tx: Connection, names: Collection[str]) -> set[str]:
+    """Return which of these names a living model has."""
+    named = select(models.c.name).where(models.c.deleted_at.is_(None), models.c.name.in_(names))
+    return set(tx.execute(named).scalars())
+
+
+def model_names(tx: Connection, limit: int) -> list[str]:
+    """Return the names of the first models by name."""
+    living = select(models.c.name).where(models.c.deleted_at.is_(None))
+    return list(tx.execute(living.order_by(models.c.name).limit(limit)).scalars())
+
+
 def note_file(tx: Connection, model_id: int, before: RegisteredFile, now: RegisteredFile) -> None:
     """Write what a pull learned of a file: the commit of its source, its size and digest.
 

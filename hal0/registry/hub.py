@@ -43,6 +43,7 @@ from hal0.registry.checksum import Interrupted
 from hal0.registry.reach import PUBLIC_HUB
 from hal0.registry.sources import HubFile
 from hal0.registry.web import BUSY, GONE, MAX_RETRY_AFTER_S, REFUSED, retry_after_s
+from hal0.settings import Settings
 
 WAIT_S: Final = 30.0
 STEP_S: Final = 10.0
@@ -86,6 +87,17 @@ def resolve(
     asked = _Asked(file, _checked_endpoint(endpoint), _checked_token(file, token))
     _import_library(file)
     return _within(asked, wait_s, should_stop)
+
+
+def token_of(settings: Settings) -> str | None:
+    """Return the token that the settings name a file of, None for none. Raises SourceRefused."""
+    path = settings.hub_token_file
+    try:
+        return None if path is None else path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as exc:
+        raise SourceRefused(
+            f"HAL0_HUB_TOKEN_FILE={path} cannot be read: {exc}", evidence={"path": str(path)}
+        ) from exc
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,15 @@ def advice_for(file: ModelFile, found: FileIdentity) -> str:
     )
 
 
+def is_one_with_its_source(source: str | None, path: Path) -> bool:
+    """Tell whether the file of a model is its source under a second name; False = nobody knows."""
+    origin = None if source is None else Source.parse(source).path
+    try:
+        return origin is not None and path.samefile(origin)
+    except OSError:
+        return False
+
+
 def _is_linked(origin: Path, found: FileIdentity) -> bool:
     """Tell whether a source and a model's file are one file under two names."""
     try:

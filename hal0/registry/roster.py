@@ -38,6 +38,7 @@ class EngineRow:
     unreachable_boot: str | None
     unreachable_ms: int | None
     unreachable_seen_ms: int | None
+    scan_took_ms: int | None
 
     @property
     def key_path(self) -> Path | None:
@@ -159,8 +160,12 @@ def note_presence(tx: Connection, engine_id: int) -> None:
 
 
 def note_scan(tx: Connection, engine: EngineRow, seen: Mapping[str, Any], began_ms: int) -> None:
-    """Remember that a scan which began then got a list, and what the engine said of itself."""
-    changed = {} if engine.seen == seen else {"seen": dict(seen)}
+    """Remember that a scan which began then got a list, and what the engine said of itself.
+
+    The scan is as good as over: only this write is left of it.
+    """
+    changed: dict[str, Any] = {} if engine.seen == seen else {"seen": dict(seen)}
+    changed["scan_took_ms"] = monotonic_ms() - began_ms
     tx.execute(
         update(engines)
         .where(engines.c.id == engine.id)

@@ -21,6 +21,7 @@ KNOWN = {
     "model": ["tiny", "free-1", "free-2", "free-3"],
     "engine": ["default"],
     "token": ["revoked"],
+    "starter": ["smollm2"],
 }
 JOBS = 12
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -29,12 +30,14 @@ FORMATS = {
     "hal0-file-name": ["model.gguf"],
     "hal0-http-origin": ["http://127.0.0.1:8000", "https://example.org/"],
     "hal0-path": ["/etc/key"],
+    "hal0-filter": ["", "slot:chat", "since:2h until:1h", "actor:local slot:code"],
 }
 INFERENCE = "POST /v1/"
 OF_AN_ENGINE = (502, 503)
 """With what inference is answered where no engine is, and no worker."""
 BEYOND_A_SCHEMA = (
     "cursor: ",
+    "filter: ",
     "idle_after_s (",
     "options.llamacpp_args: ",
     "a model has one main file or its shards, and at most one mmproj",

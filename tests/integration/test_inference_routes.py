@@ -28,7 +28,7 @@ INTERNAL = ("pin", "set", "config", "shutdown", "mcp")
 OLLAMA = ("tags", "chat", "generate", "ps", "pull", "delete", "show")
 PREFIXES = ("/v1", "/v0", "/api/v1", "/api/v0")
 REFUSED = (400, 404, 405, 409, 422)
-OWN = ("/v1/models", "/api/v1/models", "/api/v1/slots", "/api/v1/jobs")
+OWN = ("/v1/models", "/api/v1/models", "/api/v1/slots", "/api/v1/jobs", "/metrics")
 """What hal0 itself answers a GET of, and of what is below."""
 
 

@@ -87,6 +87,7 @@ def test_what_any_stranger_can_make_a_server_say_is_not_told(
     logs.set_up("DEBUG")
     server = logging.getLogger("uvicorn.error")
     server.warning("Invalid HTTP request received.")
+    server.error("ASGI callable returned without completing response.")
     server.error("Exception in ASGI application")
     (told,) = capsys.readouterr().err.splitlines()
     assert told.endswith("Exception in ASGI application")

@@ -86,6 +86,15 @@ def test_everything_that_is_wrong_is_told_at_once(
     assert any(re.match("HAL0_WORKER_THREADS: .*, not 'many'", one) for one in told)
 
 
+def test_what_a_file_of_slots_and_models_holds_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "hal0.toml").write_text("[slots.chat]\n")
+    monkeypatch.setenv("HAL0_HOME", str(tmp_path))
+    with pytest.raises(SettingsError, match="slots: `hal0 apply` takes such a table"):
+        Settings.load()
+
+
 def test_a_file_that_is_no_toml_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "hal0.toml").write_text("bind = ")
     monkeypatch.setenv("HAL0_HOME", str(tmp_path))

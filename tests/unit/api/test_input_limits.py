@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from hal0.api.refusals import MAX_TOLD
+from hal0.refusals import MAX_TOLD
 
 pytestmark = pytest.mark.anyio
 SLOTS = "/api/v1/slots"

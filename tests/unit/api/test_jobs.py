@@ -21,7 +21,7 @@ from tests.rows import (
 pytestmark = pytest.mark.anyio
 JOB_FIELDS = (
     "id chain_id kind state outcome slot model engine attempt created_at run_after started_at "
-    "ended_at deadline_at waiting_for caused_by actor progress files error attempts"
+    "ended_at deadline_at waiting_for caused_by incident_id actor progress files error attempts"
 )
 
 
@@ -128,6 +128,18 @@ async def test_a_load_waits_for_a_running_unload_of_its_engine(
         claims.put_back(tx, claims.running_claim(tx, load), Outcome.DEFERRED, after_s=30)
     assert claim_next(db).job.id == unload
     assert await _waiting_for(api, load) == f"unload of slot one (job {unload})"
+
+
+async def test_a_job_that_is_about_to_ask_its_engine_again_still_waits_for_it(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    make_model(db)
+    make_slot(db, "chat", "tiny")
+    ask_load(db)
+    held = skip_to_load(db)
+    with db.write() as tx:
+        claims.put_back(tx, held, Outcome.DEFERRED, after_s=0.001)
+    assert await _waiting_for(api, held.job.id) == "engine default"
 
 
 async def test_a_deferred_job_waits_for_its_engine_until_it_may_run_again(

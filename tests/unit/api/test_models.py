@@ -7,8 +7,9 @@ from sqlalchemy import select
 from hal0.db import Database
 from hal0.engines.connect import KINDS
 from hal0.errors import ChecksumMismatch
+from hal0.firstrun.fit import estimated_memory
 from hal0.jobs.ledger import claims
-from hal0.registry.catalog import model_by_id, model_named
+from hal0.registry.catalog import model_by_id, model_named, note_file
 from hal0.settings import Settings
 from hal0.states import JobKind, Outcome
 from hal0.tables import idempotency_keys
@@ -29,19 +30,40 @@ async def test_a_model_of_one_file_is_registered_in_short_and_lies_under_its_own
     assert model == {
         "name": "qwen3-0.6b",
         "format": "gguf",
+        "allow_copy": False,
         "files": [
             {
                 "role": "main",
                 "path": str(settings.models / "qwen3-0.6b.gguf"),
+                "source": "/data/Qwen3-0.6B-Q8_0.gguf",
+                "has_query": False,
                 "size_bytes": None,
                 "sha256": SHA.lower(),
+                "noted": [],
                 "verified_at": None,
             }
         ],
         "source": "/data/Qwen3-0.6B-Q8_0.gguf",
         "on_disk": None,
+        "memory_bytes": None,
     }
     assert (await api.get("/api/v1/models/qwen3-0.6b")).json() == model
+
+
+async def test_a_model_tells_what_memory_it_takes_by_the_sizes_of_all_its_files(
+    api: httpx.AsyncClient,
+) -> None:
+    sizes = [4 * 2**30, 2**30]
+    files = [
+        {"role": role, "source": f"/data/{role}.gguf", "size_bytes": size_bytes}
+        for role, size_bytes in zip(("main", "mmproj"), sizes, strict=True)
+    ]
+    await api.post("/api/v1/models", json={"name": "big", "files": files})
+    told = (await api.get("/api/v1/models/big")).json()["memory_bytes"]
+    assert told == estimated_memory(sum(sizes))
+    files[1]["size_bytes"] = None
+    half = await api.post("/api/v1/models", json={"name": "half", "files": files})
+    assert half.json()["memory_bytes"] is None, "of one file nobody knows"
 
 
 async def test_a_model_of_several_files_lies_in_a_folder_of_its_own(
@@ -122,10 +144,34 @@ async def test_a_signature_in_a_url_is_kept_for_pulls_and_shown_to_nobody(
     answers = [await api.post("/api/v1/models", json=body, headers=key) for _ in range(2)]
     answers.append(await api.get("/api/v1/models/m"))
     assert {answer.json()["source"] for answer in answers} == {f"{scheme}://x:8/a.gguf"}
+    assert [answer.json()["files"][0]["has_query"] for answer in answers] == [True] * 3
     assert "f00d" not in (await api.get("/api/v1/models")).text
     with db.read() as tx:
         assert model_named(tx, "m").main.source == source
         assert "f00d" not in str(tx.execute(select(idempotency_keys)).all())
+
+
+async def test_each_file_tells_its_source_and_what_of_it_only_a_pull_has_found(
+    api: httpx.AsyncClient, db: Database
+) -> None:
+    files = [
+        {"role": "main", "source": "/data/big.gguf", "size_bytes": 7},
+        {"role": "mmproj", "source": "hf://org/repo/mmproj.gguf"},
+    ]
+    body = {"name": "big", "files": files, "allow_copy": True}
+    (await api.post("/api/v1/models", json=body)).raise_for_status()
+    with db.write() as tx:
+        model = model_named(tx, "big")
+        note_file(tx, model.id, model.main, model.main.found(7, SHA.lower()))
+    shown = (await api.get("/api/v1/models/big")).json()
+    assert shown["allow_copy"]
+    assert [
+        (file["source"], file["size_bytes"], file["sha256"], file["noted"])
+        for file in shown["files"]
+    ] == [
+        ("/data/big.gguf", 7, SHA.lower(), ["sha256"]),
+        ("hf://org/repo/mmproj.gguf", None, None, []),
+    ]
 
 
 async def test_a_file_may_be_given_another_name_than_at_its_source(

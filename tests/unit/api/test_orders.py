@@ -10,6 +10,7 @@ from hal0.jobs.bell import Bell
 from hal0.jobs.ledger import claims
 from hal0.settings import Settings
 from hal0.states import Outcome
+from tests.ledger import end, fail
 from tests.rows import (
     claim_next,
     fail_next,
@@ -18,6 +19,7 @@ from tests.rows import (
     run_load,
     send_load,
     skip_to_load,
+    slot_now,
 )
 
 pytestmark = pytest.mark.anyio
@@ -312,6 +314,29 @@ async def test_a_bulk_retry_takes_the_newest_chain_of_each_slot_if_that_failed(
     assert all(len(item["jobs"]) == 4 and item["refused"] is None for item in done["items"])
     queued = (await api.get("/api/v1/jobs?state=queued")).json()["items"]
     assert {job["slot"] for job in queued} == {"a", "b", "d"}
+
+
+async def test_a_bulk_retry_takes_what_put_a_slot_in_error_although_its_file_was_pulled_since(
+    api: httpx.AsyncClient, chat: Database
+) -> None:
+    """A pull or a check asks for nothing else: the load that failed is still what is wanted."""
+
+    async def planned() -> list[tuple[str, int]]:
+        plan = (await api.post("/api/v1/jobs/retry", json={"dry_run": True})).json()
+        return [(item["slot"], item["job_id"]) for item in plan["items"]]
+
+    await api.post("/api/v1/slots/chat/load")
+    load = send_load(chat)
+    fail(chat, load)
+    assert slot_now(chat).state == "error"
+    for verb in ("pull", "validate"):
+        await api.post(f"/api/v1/slots/chat/{verb}")
+        assert await planned() == [], "it may mend what failed"
+        end(chat, claim_next(chat))
+        assert await planned() == [("chat", load.job.id)]
+    loads = (await api.post("/api/v1/slots/chat/load")).json()
+    await api.post(f"/api/v1/jobs/{loads['jobs'][0]}/cancel")
+    assert await planned() == [], "somebody asked for a load since, and took it back"
 
 
 async def test_a_bulk_retry_is_narrowed_by_slot_kind_and_code(

@@ -6,8 +6,8 @@ from typing import Any
 import httpx
 import pytest
 
-from hal0.api.refusals import MAX_TOLD
 from hal0.db import Database
+from hal0.refusals import MAX_TOLD
 from tests.rows import contents, make_model, make_slot
 
 pytestmark = pytest.mark.anyio
@@ -55,7 +55,7 @@ BODIES: list[tuple[str, Any, str]] = [
     ("jobs/retry", {"dry_run": "yes"}, "dry_run: takes true or false, not 'yes'"),
     ("jobs/retry", {"filter": {"kind": "push"}}, "filter.kind: takes 'pull', 'validate', "),
     ("jobs/retry", {"filter": {"code": "x" * 101}}, "filter.code: takes 100 characters at most"),
-    ("jobs/retry", {"filter": {"age": 1}}, "filter.age: is unknown; known are slot, state, "),
+    ("jobs/retry", {"filter": {"age": 1}}, "filter.age: is unknown; known are text, slot, state, "),
     ("models", {"name": "m", "files": {}}, "files: takes a list, not an object"),
     ("models", {"name": "m", "files": [5]}, "files.0: takes an object, not 5"),
     ("models", {"name": "m", "files": [{}] * 1001}, "files: takes 1000 entries at most, not 1001"),
@@ -85,7 +85,7 @@ QUERIES = [
     ("jobs?limit=ten", "limit: takes a whole number, not 'ten'"),
     ("jobs?limit=", "limit: takes a whole number, not ''"),
     ("jobs?limit=1&limit=2", "limit: is given twice"),
-    ("jobs?color=1", "color: is unknown; known are limit, cursor, slot, state, kind"),
+    ("jobs?color=1", "color: is unknown; known are limit, cursor, filter, slot, state, kind"),
     ("jobs?state=done", "state: takes 'queued', 'running', 'succeeded', 'failed' or 'cancelled'"),
     ("jobs?cursor=" + "A" * 501, "cursor: takes 500 characters at most"),
     (

@@ -11,7 +11,8 @@ pytestmark = pytest.mark.anyio
 SLOT_FIELDS = (
     "id name state since cause engine model wanted_model desired desired_by options pinned "
     "priority idle_after_s unload_after_s load_timeout_s load_timeout_s_per_gb wake max_in_flight "
-    "max_waiting effective last_used_at in_flight speed job_id error restore warnings version"
+    "max_waiting effective last_used_at demotes_at unloads_at in_flight speed job_id error restore "
+    "warnings version"
 )
 
 

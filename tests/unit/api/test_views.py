@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from hal0.access.roles import Role
 from hal0.access.tokens import Token
 from hal0.api import answers, engine_answers, engine_views, slot_answers, views
-from hal0.api.slot_views import slot_json
+from hal0.api.slot_views import Beside, slot_json
 from hal0.clock import utc_now
 from hal0.engines.options import parse
 from hal0.errors import Hal0Error, SlotBusy, tree
@@ -29,6 +29,7 @@ from hal0.jobs.queries import Attempt, ChainDetail, JobDetail, Progress
 from hal0.registry.catalog import Model, RegisteredFile
 from hal0.registry.roster import EngineRow
 from hal0.slots.audit import AuditRow
+from hal0.slots.fading import Fading
 from hal0.slots.overview import SlotOverview, Speed
 from hal0.slots.queries import Slot
 from hal0.slots.times import Room, Times
@@ -125,9 +126,11 @@ VIEWS: dict[str, tuple[Any, Callable[[Any], Any], Strategy]] = {
             some(SlotOverview, slot=SLOTS, speed=st.none() | some(Speed)),
             some(Times),
             some(Room),
-            st.none() | st.integers(1, 9),
-            st.none() | some(Breaker, sent=st.integers(0, 6)),
-            st.booleans(),
+            some(
+                Beside,
+                breaker=st.none() | some(Breaker, sent=st.integers(0, 6)),
+                fading=some(Fading),
+            ),
         ),
     ),
     "job": (answers.Job, views.job_json, DETAILS),

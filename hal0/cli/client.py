@@ -23,6 +23,8 @@ TOKEN: Final = re.compile(rb"[!-~]*")
 NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 CONNECT_S: Final = 10.0
 READ_S: Final = 20.0
+SILENT_S: Final = 45.0
+"""Three times as long as a stream of events is ever silent."""
 TIMEOUT_S: Final = 90.0
 """Longer than the API ever takes, to read and to change; one that says nothing is a failure too."""
 
@@ -60,6 +62,8 @@ class Api:
     url: str
     token: str | None = None
     token_file: Path | None = None
+    patience_s: float | None = None
+    """How long any answer may take; None = as long as the API ever takes."""
 
     @classmethod
     def from_settings(cls) -> Self:
@@ -89,9 +93,29 @@ class Api:
             if cursor is None:
                 return
 
+    def lines(self, path: str, headers: Mapping[str, str], **query: str) -> Iterator[str]:
+        """Yield the lines of an answer that goes on, until it ends. Raises Refused, ApiDown."""
+        path = f"{path}?{urlencode(query)}" if query else path
+        connection, prefix = self._connection()
+        try:
+            connection.connect()
+            connection.sock.settimeout(SILENT_S)
+            connection.request("GET", prefix + path, None, {**self._headers(), **headers})
+            response = connection.getresponse()
+            if response.status != 200:
+                self._read(response.status, response.read())
+            for line in response:
+                yield line.decode(errors="replace").rstrip("\r\n")
+        except (OSError, http.client.HTTPException) as exc:
+            raise self._away(exc) from exc
+        finally:
+            connection.close()
+
     def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
         """Return the JSON of a success, `{}` for none. Raises Refused, ApiDown."""
-        status, content = self._send(method, path, body)
+        return self._read(*self._send(method, path, body))
+
+    def _read(self, status: int, content: bytes) -> Json:
         try:
             answer = json.loads(content) if content else {}
         except ValueError:
@@ -118,12 +142,10 @@ class Api:
 
     def _send(self, method: str, path: str, body: Mapping[str, Any] | None) -> tuple[int, bytes]:
         connection, prefix = self._connection()
-        headers = {"Accept": "application/json"}
-        if self.token:
-            headers["Authorization"] = f"Bearer {self.token}"
+        headers = {"Accept": "application/json", **self._headers()}
         if body is not None:
             headers["Content-Type"] = "application/json"
-        limit_s = READ_S if method == "GET" else TIMEOUT_S
+        limit_s = self.patience_s or (READ_S if method == "GET" else TIMEOUT_S)
         try:
             content = None if body is None else json.dumps(body)
             connection.connect()
@@ -134,11 +156,15 @@ class Api:
         except TimeoutError as exc:
             raise ApiDown(f"the API at {self.url} did not answer in {limit_s:g} s") from exc
         except (OSError, http.client.HTTPException) as exc:
-            raise ApiDown(
-                f"the API at {self.url} cannot be reached ({exc}); `hal0 up` starts it"
-            ) from exc
+            raise self._away(exc) from exc
         finally:
             connection.close()
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def _away(self, exc: Exception) -> ApiDown:
+        return ApiDown(f"the API at {self.url} cannot be reached ({exc}); `hal0 up` starts it")
 
     def _connection(self) -> tuple[http.client.HTTPConnection, str]:
         """Return a connection that is not open yet, and what comes before every path."""
@@ -148,7 +174,9 @@ class Api:
             kind, host = kinds[parts.scheme], parts.hostname or ""
             if not host:
                 raise ValueError("it names no host")
-            return kind(host, parts.port, timeout=CONNECT_S), parts.path.rstrip("/")
+            return kind(host, parts.port, timeout=self.patience_s or CONNECT_S), parts.path.rstrip(
+                "/"
+            )
         except (KeyError, ValueError, http.client.InvalidURL) as exc:
             raise SettingsError(
                 f"the API cannot be at {self.url}, which is not http(s)://host:port; see HAL0_URL "

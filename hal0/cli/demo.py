@@ -17,11 +17,13 @@ from typing import Final
 import click
 
 from hal0.cli.client import Api, Json, path_of
-from hal0.cli.demo_house import house, packaged_model, program
+from hal0.cli.demo_house import house, program
 from hal0.cli.exits import Exit, Failure
+from hal0.cli.lines import share_of
 from hal0.cli.outcome import with_names
 from hal0.cli.processes import Children, Program
-from hal0.cli.show import table
+from hal0.cli.show import size_of, table
+from hal0.cli.times import hour_of
 
 QUESTION: Final = "Give me one sentence about rivers."
 LIMIT_S: Final = 60.0
@@ -34,6 +36,8 @@ UNFINISHED: Final = ("queued", "running")
 @click.option("--keep", is_flag=True, help="Leave the demo's home behind, to look into it.")
 def demo(model_path: Path | None, keep: bool) -> int:
     """Load a real model, refuse a corrupt one, survive a killed worker; show the audit."""
+    from hal0.firstrun.starters import packaged_model
+
     model = model_path or packaged_model()
     if not model.is_file():
         raise Failure(f"{model} is no file", Exit.NOT_FOUND)
@@ -100,7 +104,7 @@ class Demo:
             "allow_copy": True,
         }
         self.api.post(path_of("models"), body)
-        click.echo(f"model {name}: {size:,} bytes, sha256 {sha256}")
+        click.echo(f"model {name}: {size_of(size)}, sha256 {sha256}")
         return sha256
 
     def load_and_ask(self) -> None:
@@ -176,7 +180,7 @@ class Demo:
         table(
             ["id", "at", "slot", "from", "to", "cause", "actor", "job"],
             [
-                [row["id"], row["at"][11:23]]
+                [row["id"], hour_of(row["at"])]
                 + [row[key] for key in ("slot", "from", "to", "cause", "actor", "job_id")]
                 for row in rows
             ],
@@ -221,7 +225,7 @@ class Demo:
             if progress is None or not progress["total_bytes"]:
                 continue
             done, total = progress["done_bytes"], progress["total_bytes"]
-            line = f"{progress['phase']} {done:,} of {total:,} bytes ({100 * done // total} %)"
+            line = f"{progress['phase']} {share_of(done, total)}"
             if (job["id"], job["attempt"], line) not in self.shown:
                 self.shown.add((job["id"], job["attempt"], line))
                 click.echo(f"  job {job['id']} {job['kind']}: {line}")
@@ -275,7 +279,7 @@ def heading(text: str) -> None:
 
 def hashing(done: int, total: int) -> None:
     """Show how far a hash is."""
-    click.echo(f"  hashing: {done:,} of {total:,} bytes ({100 * done // total} %)")
+    click.echo(f"  hashing: {share_of(done, total)}")
 
 
 def show_transition(row: Json) -> None:

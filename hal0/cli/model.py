@@ -6,10 +6,20 @@ from typing import Any, Final
 
 import click
 
+from hal0.cli import known
 from hal0.cli.client import Api, Json, path_of
 from hal0.cli.exits import Exit, Failure
 from hal0.cli.lines import screen
-from hal0.cli.show import clock_of, emit, facts, json_option, size_of, table
+from hal0.cli.show import (
+    emit,
+    emit_list,
+    facts,
+    json_option,
+    list_options,
+    size_of,
+    table,
+)
+from hal0.cli.times import clock_of
 from hal0.registry.names import name_for
 from hal0.registry.sources import Source, checked_source
 from hal0.where import whereabouts
@@ -23,8 +33,8 @@ def model() -> None:
 
 
 @model.command("list")
-@json_option
-def list_models(as_json: bool) -> None:
+@list_options
+def list_models(as_json: bool, is_quiet: bool) -> None:
     """Show all models."""
     models = list(Api.from_settings().items(path_of("models")))
     headers = ["name", "format", "files", "size", "verified", "path"]
@@ -39,7 +49,7 @@ def list_models(as_json: bool) -> None:
         ]
         for one in models
     ]
-    emit({"items": models}, as_json, lambda: table(headers, rows))
+    emit_list(models, "name", lambda: table(headers, rows), as_json=as_json, is_quiet=is_quiet)
 
 
 def _sum(files: list[Json]) -> int | None:
@@ -48,12 +58,22 @@ def _sum(files: list[Json]) -> int | None:
 
 
 @model.command()
-@click.argument("name")
+@click.argument("name", shell_complete=known.models)
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show one model with its files."""
-    shown = Api.from_settings().get(path_of("models", name))
-    emit(shown, as_json, lambda: facts(shown))
+    """Show one model with its files, and the slots that hold or want it."""
+    api = Api.from_settings()
+    shown = api.get(path_of("models", name))
+
+    def show() -> None:
+        users = [
+            f"{slot['name']} ({slot['state']})"
+            for slot in api.items(path_of("slots"))
+            if name in (slot["model"], slot["wanted_model"])
+        ]
+        facts({**shown, "slots": ", ".join(users) or None})
+
+    emit(shown, as_json, show)
 
 
 @model.command()
@@ -79,6 +99,10 @@ def add(sources: tuple[str, ...], as_json: bool, **given: Any) -> None:
     A SOURCE is a file of this machine, which stays where it is and is linked into the models
     folder; or an https:// or http:// URL, or hf://org/repo/file[@revision], which is downloaded.
     Either happens when a slot first pulls it.
+
+    \b
+    hal0 model add /data/tiny.gguf --hash
+    hal0 model add hf://org/repo/tiny.gguf@main --name tiny
     """
     told = [name for name in ("sha256", "size_bytes") if given[name] is not None]
     if told and (given["mmproj"] or len(sources) > 1):
@@ -184,7 +208,7 @@ def _is_copy_wanted(sources: list[Path]) -> bool:
 
 
 @model.command()
-@click.argument("name")
+@click.argument("name", shell_complete=known.models)
 @json_option
 def delete(name: str, as_json: bool) -> None:
     """Forget a model that no slot holds or wants; its files stay."""

@@ -1,15 +1,15 @@
 """What is said when a chain has ended: its result, by what it was for, or why there is none."""
 
-import re
 from collections import Counter
 from typing import Final
 
 import click
 
+from hal0 import advice
 from hal0.cli.client import Json
+from hal0.cli.times import in_local_time
 from hal0.masks import escaped
 
-COMMAND: Final = re.compile(r"`hal0 [^`]*`")
 HOW: Final = {
     "good": "checked, good",
     "linked": "linked: source and model are one file",
@@ -21,7 +21,13 @@ HOW: Final = {
 def how_it_ended(chain: Json, slot: Json) -> str:
     """Return what a chain that succeeded brought about."""
     if chain["goal"] in ("pull", "validate"):
-        return f"{chain['model']}: {_of_files(chain['jobs'][0])}{_still_in_error(slot)}"
+        told = f"{chain['model']}: {_of_files(chain['jobs'][0])}"
+        return f"slot {slot['name']}: {told}{_still_in_error(slot)}"
+    return how_it_is(slot)
+
+
+def how_it_is(slot: Json) -> str:
+    """Return the state of a slot with its model."""
     model = slot["model"] or slot["wanted_model"] or "no model"
     return f"slot {slot['name']}: {slot['state']} ({model})"
 
@@ -52,7 +58,8 @@ def show_why(chain: Json) -> None:
         show_failure(failed)
         return
     ended = next(job for job in chain["jobs"] if job["state"] == "cancelled")
-    click.echo(f"hal0: job {ended['id']} ({ended['kind']}) was {ended['outcome']}", err=True)
+    named = f"job {ended['id']} ({ended['kind']}) of slot {ended['slot']}"
+    click.echo(f"hal0: {named} was {ended['outcome']}", err=True)
 
 
 def show_failure(job: Json) -> None:
@@ -60,14 +67,11 @@ def show_failure(job: Json) -> None:
     error = job["error"] or {}
     click.echo(f"hal0: job {job['id']} ({job['kind']}) of slot {job['slot']} failed", err=True)
     told = f"  {error.get('code')}: {with_names(str(error.get('detail')), job)}"
-    click.echo(escaped(told), err=True)
+    click.echo(in_local_time(escaped(told)), err=True)
     for name, value in (error.get("evidence") or {}).items():
-        click.echo(escaped(f"    {name}: {value}"), err=True)
+        click.echo(in_local_time(escaped(f"    {name}: {value}")), err=True)
 
 
 def with_names(text: str, job: Json) -> str:
     """Return an advice with the slot and the id of its job where its commands say `SLOT`, `ID`."""
-    named = {"SLOT": str(job["slot"]), "ID": str(job["id"])}
-    return COMMAND.sub(
-        lambda command: re.sub(r"\b(SLOT|ID)\b", lambda word: named[word[0]], command[0]), text
-    )
+    return advice.with_names(text, str(job["slot"]), job["id"])

@@ -27,7 +27,7 @@ STEADY_S: Final = 30.0
 """Alive so long, a child's next death counts as its first."""
 
 STOP_S: Final = 25.0
-"""Longer than a worker takes to put back what it runs (workers.__main__)."""
+"""Longer than a worker takes to put back what it runs (workers.process)."""
 
 LITTLE_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.05

@@ -6,6 +6,8 @@ from typing import Any, Final, TypeVar
 
 import click
 
+from hal0.cli import known
+
 F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT: Final = "default"
 
@@ -53,7 +55,12 @@ LOAD_OPTIONS: Final = (
     click.option("--llamacpp-args", metavar="TEXT", help="Arguments of llama.cpp."),
 )
 SETUP_OPTIONS: Final = (
-    click.option("--engine", metavar="NAME", help="The engine that loads its model."),
+    click.option(
+        "--engine",
+        metavar="NAME",
+        shell_complete=known.engines,
+        help="The engine that loads its model.",
+    ),
     click.option("--pinned/--not-pinned", default=None, help="Whether machines leave it loaded."),
     click.option("--priority", type=int, help="The higher, the sooner a machine loads it again."),
     click.option(

@@ -1,13 +1,20 @@
 """How results look: JSON, a table for people, plain columns for pipes."""
 
 import json
+import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from hal0.cli.times import in_local_time
 from hal0.masks import escaped
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 COLOURS: Final = {
     "ready": "green",
@@ -24,10 +31,15 @@ COLOURS: Final = {
     "queued": "yellow",
 }
 Row = Sequence[object]
-LAST_COLUMN: Final = 30
-"""So wide the last column is at least, where it needs that: the others are not broken for it."""
-
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+quiet_option: Final = click.option(
+    "--quiet", "-q", "is_quiet", is_flag=True, help="Print names alone; of jobs and incidents ids."
+)
+
+
+def list_options(function: F) -> F:
+    """Add how a list is printed."""
+    return quiet_option(json_option(function))
 
 
 def as_json_text(data: object) -> str:
@@ -43,12 +55,45 @@ def emit(data: object, as_json: bool, show: Callable[[], None]) -> None:
         show()
 
 
-def table(headers: Sequence[str], rows: Sequence[Row]) -> None:
-    """Print rows: coloured on a terminal, else columns of plain text that nothing cuts."""
-    texts = [[_text(cell) for cell in row] for row in rows]
-    if sys.stdout.isatty():
-        _rich_table(headers, texts)
+def emit_list(
+    items: Sequence[Mapping[str, Any]],
+    key: str,
+    show: Callable[[], None],
+    *,
+    as_json: bool,
+    is_quiet: bool,
+) -> None:
+    """Print a list as JSON, or the field `key` of each a line, or call what shows it to people."""
+    if as_json or not is_quiet:
+        emit({"items": items}, as_json, show)
         return
+    for item in items:
+        click.echo(escaped(str(item[key])))
+
+
+def console(*, stderr: bool = False) -> "Console":
+    """Return the terminal, without colours where NO_COLOR or --no-color says so."""
+    from rich.console import Console
+
+    context = click.get_current_context(silent=True)
+    is_plain = context is not None and context.color is False
+    return Console(stderr=stderr, no_color=is_plain or None)
+
+
+def knows_its_width() -> bool:
+    """Whether standard output is a terminal with lines of a known length, where colours show."""
+    if not sys.stdout.isatty() or console().is_dumb_terminal:
+        return False
+    return "COLUMNS" in os.environ or os.get_terminal_size(sys.stdout.fileno()).columns > 0
+
+
+def table(headers: Sequence[str], rows: Sequence[Row]) -> None:
+    """Print rows: as they fit on a terminal, else columns of plain text that nothing cuts."""
+    if knows_its_width():
+        terminal = console()
+        terminal.print(rich_table(headers, rows, terminal.width))
+        return
+    texts = [[text_of(cell) for cell in row] for row in rows]
     widths = [
         max(len(line[column]) for line in [list(headers), *texts]) for column in range(len(headers))
     ]
@@ -57,56 +102,62 @@ def table(headers: Sequence[str], rows: Sequence[Row]) -> None:
         click.echo("  ".join(padded).rstrip())
 
 
-def _rich_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def rich_table(headers: Sequence[str], rows: Sequence[Row], width: int) -> "RenderableType":
+    """Return rows as a terminal of this width shows them."""
+    from hal0.cli.layout import laid_out
 
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for header in headers:
-        shown.add_column(header.upper(), overflow="fold", no_wrap=header != headers[-1])
-    for row in rows:
-        shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
-    console = Console()
-    longest = [max(map(len, column)) + 2 for column in zip(headers, *rows, strict=True)]
-    longest[-1] = min(longest[-1], LAST_COLUMN)
-    console.width = max(console.width, sum(longest))
-    console.print(shown)
+    texts = [[text_of(cell) for cell in row] for row in rows]
+    return laid_out(headers, texts, width, COLOURS)
 
 
-def facts(data: dict[str, Any]) -> None:
-    """Print one thing, a field a line; what is nested, indented."""
-    width = max(map(len, data), default=0)
+def facts(data: Mapping[str, Any]) -> None:
+    """Print one thing, a field a line; what is nested, indented. Bytes are said as sizes."""
+    width = max((len(_name_of(name)) for name in data), default=0)
     for name, value in data.items():
-        if isinstance(value, dict) and value:
+        inner = list(_lines_of(value))
+        if inner:
             click.echo(f"{name}:")
-            for inner, content in value.items():
-                click.echo(f"  {inner}: {_text(content)}")
-        elif isinstance(value, list) and value and isinstance(value[0], dict):
-            click.echo(f"{name}:")
-            for entry in value:
-                click.echo("  " + ", ".join(f"{key}={_text(of)}" for key, of in entry.items()))
-        elif isinstance(value, list) and value and isinstance(value[0], str):
-            click.echo(f"{name}:")
-            for text in value:
-                click.echo(f"  {_text(text)}")
+            for line in inner:
+                click.echo(f"  {line}")
         else:
-            click.echo(f"{name.ljust(width)}  {_text(value)}")
+            click.echo(f"{_name_of(name).ljust(width)}  {_value_of(name, value)}")
 
 
-def _text(value: object) -> str:
+def _lines_of(value: object) -> Iterator[str]:
+    """Yield what stands below a field: nothing for what fits beside its name."""
+    if isinstance(value, dict):
+        yield from (f"{_name_of(name)}: {_value_of(name, of)}" for name, of in value.items())
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        for entry in value:
+            told = (f"{_name_of(name)}={_value_of(name, of)}" for name, of in entry.items())
+            yield ", ".join(told)
+    elif isinstance(value, list) and value and isinstance(value[0], str):
+        yield from map(text_of, value)
+
+
+def _name_of(field: str) -> str:
+    return field.removesuffix("_bytes").removesuffix("_bytes_s")
+
+
+def _value_of(field: str, value: object) -> str:
+    if field.endswith("_bytes") and isinstance(value, int):
+        return size_of(value)
+    if field.endswith("_bytes_s") and isinstance(value, int):
+        return f"{size_of(value)}/s"
+    return text_of(value)
+
+
+def text_of(value: object) -> str:
+    """Return what a cell or a field says: nothing that acts on a terminal, times local."""
     if value is None:
         return "-"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return escaped(json.dumps(value, ensure_ascii=False)) if value else "-"
-    return escaped(str(value))
-
-
-def clock_of(at: str | None) -> str:
-    """Return the date and time of an instant, to the second, in UTC as all else that hal0 says."""
-    return "-" if at is None else f"{at[:10]} {at[11:19]}Z"
+        text = json.dumps(value, ensure_ascii=False) if value else "-"
+    else:
+        text = str(value)
+    return in_local_time(escaped(text))
 
 
 def size_of(count: int | None) -> str:

@@ -1,45 +1,52 @@
 """How a user says times: so long, so long ago, a time of this machine, or a row's id."""
 
-import re
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any
 
 import click
 
 from hal0.clock import utc_now
-
-SPAN: Final = re.compile(r"(\d{1,9}) ?([smhdw])")
-UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+from hal0.timespans import hour_of_day, span_of
 
 
-class Since(click.ParamType[str, str]):
-    """`2h`, `2026-11-01`, `2026-11-01 12:00`, an RFC 3339 time, or a whole number."""
+class Until(click.ParamType[str, str]):
+    """`2h`, `14:00`, `2026-11-01`, `2026-11-01 12:00`, or an RFC 3339 time."""
 
     name = "time"
+    _else = ""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the id as it is, and every time in UTC, as the API wants it."""
+        """Return the time in UTC, as the API wants it."""
         text = str(value).strip()
-        if text.isascii() and text.isdigit():
-            return text
         try:
+            if text.isdigit():
+                raise ValueError("a number is no time")
             return _instant(text).astimezone(UTC).isoformat()
         except (ValueError, OverflowError):
             self.fail(
-                f"{text!r} is no time: give 90m, 2h or 3d (so long ago), 2026-11-01 or "
-                "'2026-11-01 12:00' (of this machine), 2026-11-01T12:00:00Z, or a row's id",
+                f"{text!r} is no time: give 90m, 2h or 3d (so long ago), 14:00 (of today), "
+                "2026-11-01 or '2026-11-01 12:00' (of this machine), 2026-11-01T12:00:00Z"
+                f"{self._else}",
                 param,
                 ctx,
             )
 
 
-def span_of(text: str) -> timedelta | None:
-    """Return how long `90m`, `2h` or `3d` is, None for what is no span; raises OverflowError."""
-    found = SPAN.fullmatch(text)
-    return None if found is None else timedelta(**{UNITS[found[2]]: int(found[1])})
+class Since(Until):
+    """A time, or a whole number: behind the row of that id."""
+
+    _else = ", or a row's id"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the id as it is, and every time in UTC."""
+        text = str(value).strip()
+        return text if text.isascii() and text.isdigit() else super().convert(text, param, ctx)
 
 
 def _instant(text: str) -> datetime:
     """Return the instant; one without a zone is of this machine, as `astimezone` takes it."""
-    ago = span_of(text)
-    return datetime.fromisoformat(text) if ago is None else utc_now() - ago
+    ago, hour = span_of(text), hour_of_day(text)
+    if ago is not None:
+        return utc_now() - ago
+    today = utc_now().astimezone()
+    return datetime.fromisoformat(text) if hour is None else datetime.combine(today, hour)

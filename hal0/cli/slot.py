@@ -1,15 +1,20 @@
 """`hal0 slot …`: see slots, set them up, order work on them."""
 
+from functools import partial
 from typing import Any, Final
 
 import click
 
-from hal0.cli import follow
+from hal0.cli import follow, known
 from hal0.cli.client import Api, Json, path_of
-from hal0.cli.outcome import with_names
+from hal0.cli.glance import coming_back
 from hal0.cli.setup_options import body_of, load_options, setup_options
-from hal0.cli.show import clock_of, emit, facts, json_option, table
+from hal0.cli.show import emit, emit_list, facts, json_option, list_options, table
+from hal0.cli.slot_story import story
+from hal0.cli.status import rate_of
+from hal0.cli.times import clock_of, in_local_time
 from hal0.cli.waiting import WaitingCommand, wait_option
+from hal0.masks import escaped
 
 WISHERS: Final = {
     "nobody": "for nobody has asked for it",
@@ -18,6 +23,10 @@ WISHERS: Final = {
     "idle": "by a machine, for nobody used it",
     "elsewhere": "by somebody in the engine's own app",
 }
+IN_STORY: Final = frozenset(
+    {"name", "state", "since", "cause", "job_id", "error", "warnings", "desired_by"}
+)
+"""Fields that the lines above the others tell."""
 
 
 @click.group()
@@ -26,11 +35,12 @@ def slot() -> None:
 
 
 @slot.command("list")
-@json_option
-def list_slots(as_json: bool) -> None:
+@list_options
+def list_slots(as_json: bool, is_quiet: bool) -> None:
     """Show all slots."""
     slots = list(Api.from_settings().items(path_of("slots")))
-    emit({"items": slots}, as_json, lambda: table(*_columns(slots)))
+    show = partial(table, *_columns(slots))
+    emit_list(slots, "name", show, as_json=as_json, is_quiet=is_quiet)
 
 
 def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
@@ -41,7 +51,7 @@ def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
             one["state"],
             one["model"] or one["wanted_model"],
             one["in_flight"] or None,
-            _rate(one["speed"]),
+            rate_of(one),
             clock_of(one["since"]),
             one["cause"],
             one["job_id"],
@@ -53,22 +63,11 @@ def _columns(slots: list[Json]) -> tuple[list[str], list[list[object]]]:
     return headers, rows
 
 
-def _rate(speed: Json | None) -> str | None:
-    """Return tokens per second of the last requests; None = nobody told any."""
-    rate = None if speed is None else speed["tokens_per_s"]
-    return None if rate is None else f"{rate:.1f}"
-
-
 def _about(one: Json) -> str | None:
     """Say what a machine is to do about a slot, else how much `slot show` has to say."""
-    restore, warnings = one["restore"] or {}, one["warnings"]
-    if restore.get("is_parked"):
-        return "parked"
-    if restore.get("cause"):
-        opens_at = restore["opens_at"]
-        return f"loads again, not before {clock_of(opens_at)}" if opens_at else "loads again"
-    if not warnings:
-        return None
+    back, warnings = coming_back(one), one["warnings"]
+    if back is not None or not warnings:
+        return back
     return "1 warning" if len(warnings) == 1 else f"{len(warnings)} warnings"
 
 
@@ -76,43 +75,61 @@ def _tell(one: Json, done: str) -> None:
     """Say what was done to a slot, and on stderr what is to be minded."""
     click.echo(f"slot {one['name']}: {done}")
     for warning in one["warnings"]:
-        click.echo(f"slot {one['name']}: {warning}", err=True)
+        click.echo(in_local_time(f"slot {one['name']}: {warning}"), err=True)
 
 
-@slot.command()
-@click.argument("name")
+@slot.command(short_help="Show one slot: how it is, why, who loaded it, how long that took.")
+@click.argument("name", shell_complete=known.slots)
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show one slot with all that is known of it."""
-    shown = Api.from_settings().get(path_of("slots", name))
-    error = shown["error"]
-    if error and not as_json:
-        error["detail"] = with_names(error["detail"], {"slot": name, "id": error["job_id"]})
-    emit(shown, as_json, lambda: facts(_in_words(shown)))
+    """Show one slot: since when and why it is so, what mends it, its last load, all its settings.
+
+    How long loads take is the median of the last 20 with this model.
+    """
+    api = Api.from_settings()
+    shown = api.get(path_of("slots", name))
+
+    def tell() -> None:
+        for line in story(api, shown):
+            click.echo(in_local_time(escaped(line)))
+        click.echo()
+        facts(_in_words(shown))
+
+    emit(shown, as_json, tell)
 
 
 def _in_words(shown: Json) -> Json:
-    """Say in one line what is wanted of a slot, and who said so."""
+    """Say in one line what is wanted of a slot, and who said so; leave out what the story has."""
     wish = f"{shown['desired']}, {WISHERS[shown['desired_by']]}"
-    told = {**shown, "desired": wish}
-    del told["desired_by"]
-    return told
+    left = {name: value for name, value in shown.items() if name not in IN_STORY}
+    return {**left, "desired": wish}
 
 
 @slot.command()
 @click.argument("name")
-@click.option("--model", metavar="NAME", help="The model that it is for.")
+@click.option(
+    "--model", metavar="NAME", shell_complete=known.models, help="The model that it is for."
+)
 @setup_options
 @json_option
 def create(name: str, as_json: bool, **given: Any) -> None:
-    """Create a slot; nothing is loaded."""
+    """Create a slot; nothing is loaded.
+
+    \b
+    hal0 slot create chat --model qwen --pinned
+    """
     made = Api.from_settings().post(path_of("slots"), {"name": name, **body_of(given)})
     emit(made, as_json, lambda: _tell(made, "created, offline"))
 
 
 @slot.command("set")
-@click.argument("name")
-@click.option("--model", metavar="NAME", help="The model that it is for; needs an offline slot.")
+@click.argument("name", shell_complete=known.slots)
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=known.models,
+    help="The model that it is for; needs an offline slot.",
+)
 @click.option("--no-model", is_flag=True, help="Take its model away.")
 @setup_options
 @json_option
@@ -130,7 +147,7 @@ def set_slot(name: str, as_json: bool, no_model: bool, **given: Any) -> None:
 
 
 @slot.command()
-@click.argument("name")
+@click.argument("name", shell_complete=known.slots)
 @click.option(
     "--force",
     is_flag=True,
@@ -145,19 +162,29 @@ def delete(name: str, force: bool, as_json: bool) -> None:
 
 
 @slot.command(cls=WaitingCommand)
-@click.argument("name")
-@click.option("--model", metavar="NAME", help="Load this model; it becomes the slot's.")
+@click.argument("name", shell_complete=known.slots)
+@click.option(
+    "--model",
+    metavar="NAME",
+    shell_complete=known.models,
+    help="Load this model; it becomes the slot's.",
+)
 @load_options
 @click.option("--force", is_flag=True, help="Hash the files again, unchanged ones too.")
 @wait_option
 @json_option
 def load(name: str, force: bool, wait_s: float | None, as_json: bool, **given: Any) -> int:
-    """Load a slot's model."""
+    """Load a slot's model.
+
+    \b
+    hal0 slot load chat --wait
+    hal0 slot load chat --model qwen --ctx-size 8192
+    """
     return _order(name, "load", {**body_of(given), "rehash": force}, wait_s, as_json)
 
 
 @slot.command(cls=WaitingCommand)
-@click.argument("name")
+@click.argument("name", shell_complete=known.slots)
 @click.option("--force", is_flag=True, help="Do not wait for running requests.")
 @click.option("--even-if-pinned", is_flag=True, help="Unload a pinned slot too.")
 @click.option(
@@ -175,7 +202,7 @@ def unload(name: str, wait_s: float | None, as_json: bool, **given: Any) -> int:
 
 
 @slot.command(cls=WaitingCommand)
-@click.argument("name")
+@click.argument("name", shell_complete=known.slots)
 @click.option("--force", is_flag=True, help="Hash the files again, unchanged ones too.")
 @wait_option
 @json_option
@@ -185,7 +212,7 @@ def validate(name: str, force: bool, wait_s: float | None, as_json: bool) -> int
 
 
 @slot.command(cls=WaitingCommand)
-@click.argument("name")
+@click.argument("name", shell_complete=known.slots)
 @click.option("--again", is_flag=True, help="Fetch, or copy, what is there already, too.")
 @wait_option
 @json_option

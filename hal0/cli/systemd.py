@@ -5,6 +5,7 @@ is said.
 """
 
 import errno
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,21 +38,28 @@ def systemd() -> None:
 )
 @click.option("--lemond", type=Path, help="Where the Lemonade server is, if not in PATH.")
 @click.option("--dry-run", is_flag=True, help="Write nothing; print what would be written.")
+@click.option("--yes", is_flag=True, help="Ask nothing; in a script nothing is asked anyway.")
 @json_option
-def install(prefix: Path, lemond: Path | None, dry_run: bool, as_json: bool) -> None:
+def install(prefix: Path, lemond: Path | None, dry_run: bool, yes: bool, as_json: bool) -> None:
     """Write the units for the hal0 that you call, and say what to do next."""
     hal0 = units.this_hal0()
     files = list(units.files(prefix, hal0, units.plain(lemond) if lemond else units.found_lemond()))
     anothers = None if lemond else units.anothers_lemond(prefix)
-    to_do = list(_next(prefix, hal0, anothers))
+    warnings = list(_warnings(hal0))
+    for line in warnings:
+        click.echo(line, err=True)
+    to_do = list(_next(prefix, anothers))
     if dry_run:
         shown = [{"path": str(file.path), "text": file.text} for file in files]
-        emit({"files": shown, "next": to_do}, as_json, lambda: _print(files))
+        emit({"files": shown, "warnings": warnings, "next": to_do}, as_json, lambda: _print(files))
         click.echo("\n".join(to_do), err=True)
         return
+    can_ask = sys.stdin.isatty() and sys.stderr.isatty()
+    if warnings and can_ask and not yes and not click.confirm("Write them?", err=True):
+        raise Failure("nothing was written")
     states = {str(file.path): _write(file, anothers) for file in files}
     listed = [{"path": path, "state": state} for path, state in states.items()]
-    emit({"files": listed, "next": to_do}, as_json, lambda: _tell(states))
+    emit({"files": listed, "warnings": warnings, "next": to_do}, as_json, lambda: _tell(states))
     click.echo("\n".join(to_do), err=True)
 
 
@@ -79,13 +87,17 @@ def _tell(states: dict[str, units.State]) -> None:
         click.echo(f"{state.ljust(9)}  {path}")
 
 
-def _next(prefix: Path, hal0: Path, anothers_lemond: Path | None) -> Iterator[str]:
-    """Yield the lines that say what is left to do."""
+def _warnings(hal0: Path) -> Iterator[str]:
+    """Yield why the units would not work."""
     for path in units.unseen(hal0):
         yield (
             f"WARNING: the units see nothing of {path}: install hal0 elsewhere, with a Python "
             "that lies elsewhere too, and call this again from there"
         )
+
+
+def _next(prefix: Path, anothers_lemond: Path | None) -> Iterator[str]:
+    """Yield the lines that say what is left to do."""
     if anothers_lemond is not None:
         yield f"{units.LEMOND} is left to {anothers_lemond}; --lemond PATH writes hal0's own"
     if prefix not in units.LIVE:

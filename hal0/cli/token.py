@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hal0.access.roles import GRANTED, LOCAL, Role
-from hal0.cli import output
+from hal0.cli import known, output
 from hal0.cli.client import Api, Json, path_of
-from hal0.cli.exits import Failure
-from hal0.cli.show import clock_of, emit, facts, json_option, table
-from hal0.cli.since import span_of
+from hal0.cli.exits import Exit, Failure
+from hal0.cli.show import emit, emit_list, facts, json_option, list_options, table
+from hal0.cli.times import clock_of
 from hal0.errors import Hal0Error
+from hal0.timespans import span_of
 
 if TYPE_CHECKING:
     from hal0.db import Database
@@ -54,7 +55,11 @@ def token() -> None:
 @click.option("--expires", "expires_in_s", type=Span(), help="After how long, as 30d; else never.")
 @json_option
 def create(name: str, role: str, expires_in_s: float | None, as_json: bool) -> None:
-    """Make a token and print it, this once: only a hash of it is kept."""
+    """Make a token and print it, this once: only a hash of it is kept.
+
+    \b
+    hal0 token create dashboard --role reader --expires 30d > ~/.hal0-token
+    """
 
     def in_home(db: "Database") -> Json:
         from hal0.access import tokens
@@ -108,10 +113,33 @@ def _revoke(name: str, text: str | None = None) -> Json:
 
 
 @token.command("list")
-@json_option
-def list_tokens(as_json: bool) -> None:
+@list_options
+def list_tokens(as_json: bool, is_quiet: bool) -> None:
     """Show who has or had a token, and when it was last used."""
+    found = _all()
+    rows = [
+        [
+            *(one["name"], one["role"], one["state"]),
+            *(clock_of(one["created_at"]), one["created_by"]),
+            *(clock_of(one["expires_at"]), clock_of(one["last_used_at"])),
+        ]
+        for one in found
+    ]
+    emit_list(found, "name", lambda: table(HEADERS, rows), as_json=as_json, is_quiet=is_quiet)
 
+
+@token.command()
+@click.argument("name", shell_complete=known.tokens)
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show one token, as far as anybody knows it: never its text."""
+    found = next((one for one in _all() if one["name"] == name), None)
+    if found is None:
+        raise Failure(f"there is no token {name!r}; `hal0 token list` shows them", Exit.NOT_FOUND)
+    emit(found, as_json, lambda: facts(found))
+
+
+def _all() -> list[Json]:
     def in_home(db: "Database") -> Json:
         from hal0.access import tokens
         from hal0.api.views import token_json
@@ -120,20 +148,14 @@ def list_tokens(as_json: bool) -> None:
             rows = tokens.all_tokens(tx).rows
         return {"items": [token_json(row) for row in sorted(rows, key=lambda row: row.name)]}
 
-    found = _ask(lambda api: {"items": list(api.items(path_of("tokens")))}, in_home)
-    rows = [
-        [
-            *(one["name"], one["role"], one["state"]),
-            *(clock_of(one["created_at"]), one["created_by"]),
-            *(clock_of(one["expires_at"]), clock_of(one["last_used_at"])),
-        ]
-        for one in found["items"]
+    found: list[Json] = _ask(lambda api: {"items": list(api.items(path_of("tokens")))}, in_home)[
+        "items"
     ]
-    emit(found, as_json, lambda: table(HEADERS, rows))
+    return found
 
 
 @token.command()
-@click.argument("name")
+@click.argument("name", shell_complete=known.tokens)
 @json_option
 def revoke(name: str, as_json: bool) -> None:
     """Let a token open nothing any more."""

@@ -18,10 +18,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def without_what_varies(output: str) -> list[str]:
     """Return the lines of a demo without its numbers and words that are of one model or run."""
     steps = [
-        line for line in output.splitlines() if not re.search(r"hash(?:ing:)? [\d,]+ of", line)
+        line for line in output.splitlines() if not re.search(r"hash(?:ing:)? [\d.]+ \w+ of", line)
     ]
     same = re.sub(r"(?<=A: ).*|(?<=answers: ).*|\S+(?= as model)", "...", "\n".join(steps))
     same = re.sub(r"\b[0-9a-f]{64}\b", "<sha256>", same)
+    same = re.sub(r"(?<=\d )(?:B|[KMG]iB)\b", "<unit>", same)
+    same = re.sub(r"(?<=\d\.\d{3} )[A-Z]+ +", "<zone> ", same)
     return [re.sub(r"\d[\d,.:]*", "<n>", " ".join(line.split())) for line in same.splitlines()]
 
 

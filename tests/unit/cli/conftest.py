@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -37,23 +38,40 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
-@pytest.fixture
-def api_url(settings: Settings, db: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+@contextmanager
+def serving(
+    settings: Settings, db: Database, port: int = 0, *, has_pulse: bool = False
+) -> Iterator[str]:
+    """Serve the API in a thread; give its URL. A port can be served again.
+
+    It takes requests for engines only with a pulse.
+    """
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(("127.0.0.1", port))
         listening.listen()  # who connects before the server runs is kept waiting
-        config = uvicorn.Config(create_app(settings, db), log_config=None, access_log=False)
+        app = create_app(settings, db)
+        config = uvicorn.Config(app, log_config=None, access_log=False)
         server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, args=([listening],))
+        if has_pulse:
+            app.state.pulse.start()
         thread.start()
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        monkeypatch.setenv("HAL0_URL", url)
-        monkeypatch.setenv("HAL0_HOME", str(settings.home))
         try:
-            yield url
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()
+            if has_pulse:
+                app.state.pulse.end()
+
+
+@pytest.fixture
+def api_url(settings: Settings, db: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    with serving(settings, db) as url:
+        monkeypatch.setenv("HAL0_URL", url)
+        monkeypatch.setenv("HAL0_HOME", str(settings.home))
+        yield url
 
 
 @pytest.fixture

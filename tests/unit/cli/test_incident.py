@@ -67,11 +67,11 @@ def test_slots_are_marked_that_a_machine_is_to_load_again_or_may_not(
     calm, due, later, parked = run("slot", "list").out.splitlines()[1:]
     assert calm.endswith(" -")
     assert due.endswith(" loads again")
-    assert re.search(r" loads again, not before \S+ \S+Z$", later)
-    assert parked.endswith(" parked")
+    assert re.search(r" loads again, not before \S+ \S+ \w+$", later)
+    assert parked.endswith(" parked: no machine loads it again")
     shown = run("slot", "show", "parked").out
     assert "restore:\n  cause: evicted_by_engine\n  model: m-parked\n" in shown
-    assert "warnings:\n  parked after 5 automatic loads: load it to begin anew\n" in shown
+    assert "\nnote: parked after 5 automatic loads: load it to begin anew\n" in shown
     assert "effective:\n  idle_after_s: 300.0\n" in shown
 
 
@@ -99,3 +99,25 @@ def test_engines_are_shown_with_version_what_they_have_and_what_is_nobodys(
     shown = run("engine", "show", "default")
     assert 'seen:\n  version: 11.7.0\n  max_models: 4\n  models: ["a", "theirs"]\n' in shown.out
     assert run("engine", "show", "nope").code == 3
+
+
+def test_an_incident_is_acknowledged_once_by_whoever_was_first(run: Run, db: Database) -> None:
+    make_slots(db, "one", "evil")
+    load_all(db, "one")
+    evict_all(db)
+    said = run("incident", "ack", 1)
+    assert re.fullmatch(r"incident 1 acknowledged by local, .*\n", said.out)
+    first = json.loads(run("incident", "show", 1, "--json").out)["acked_at"]
+    again = json.loads(run("incident", "ack", 1, "--json").out)
+    assert (again["acked_at"], again["acked_by"]) == (first, "local")
+    assert run("incident", "ack", 9).code == 3
+
+
+def test_a_job_names_the_incident_that_it_made(run: Run, db: Database) -> None:
+    make_slots(db, "chat", "evil")
+    load_all(db, "chat")
+    job_id = evict_all(db)
+    shown = run("job", "show", job_id)
+    assert "it made incident 1: `hal0 incident show 1` says what that cost" in shown.out
+    assert json.loads(run("job", "show", job_id, "--json").out)["incident_id"] == 1
+    assert "incident" not in run("job", "show", 1).out

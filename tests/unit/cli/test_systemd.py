@@ -13,6 +13,7 @@ from hal0.cli.exits import Failure
 from hal0.settings import Settings
 from hal0.where import PREFIX
 from tests.unit.cli.conftest import Run
+from tests.unit.cli.test_setup import Terminal
 
 SYSTEM = "lib/systemd/system"
 INSTALLED = {
@@ -157,6 +158,33 @@ def test_what_the_units_could_not_see_is_named() -> None:
     within, beside = Path("/home/one/venv/bin/hal0"), Path("/homes/bin/hal0")
     assert within in units.unseen(within)
     assert beside not in units.unseen(beside)
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "is_written"),
+    [("n", (), False), ("y", (), True), ("", (), False), ("n", ("--yes",), True)],
+)
+def test_who_sits_at_a_terminal_is_asked_before_units_are_written_that_cannot_work(
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    more: tuple[str, ...],
+    is_written: bool,
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/one/venv")
+    monkeypatch.setattr("sys.stdin", Terminal(f"{answer}\n"))
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    done = run("systemd", "install", "--prefix", tmp_path, *more)
+    assert (done.code, below(tmp_path) != set()) == (0 if is_written else 1, is_written)
+    assert done.err.count("WARNING: the units see nothing of /home/one/venv: install") == 1
+
+
+def test_a_script_is_not_asked(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "prefix", "/home/one/venv")
+    done = run("systemd", "install", "--prefix", tmp_path)
+    assert (done.code, below(tmp_path)) == (0, INSTALLED)
+    assert "WARNING: the units see nothing of /home/one/venv" in done.err
 
 
 def test_a_unit_of_lemonade_s_own_package_is_not_hidden(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import click
 import pytest
 from sqlalchemy import select
 
+from hal0.cli.lines import Lines
 from hal0.cli.waiting import WaitingCommand, wait_option
 from hal0.clock import utc_now
 from hal0.db import Database
@@ -63,7 +64,7 @@ def test_a_load_is_followed_through_every_change_to_ready(run: Run, chat: Databa
     done = run("slot", "load", "chat", "--wait", 20)
     worker.join()
     assert (done.code, done.out) == (0, "slot chat: ready (tiny)\n")
-    assert [line for line in done.err.splitlines() if line.startswith("chat:")] == [
+    assert [line for line in done.err.splitlines() if "→" in line] == [
         "chat: offline → starting (checked)",
         "chat: starting → warming (load_sent)",
         "chat: warming → ready (loaded)",
@@ -79,13 +80,13 @@ def test_every_change_and_the_end_of_every_job_are_shown_in_their_order(
     worker.join()
     seen_by_chance = (" queued", " running")  # what a job is in at a look
     assert [line for line in done.err.splitlines() if not line.endswith(seen_by_chance)] == [
-        "job 1 pull: nothing to do",
-        "job 2 validate: nothing to do",
-        "job 3 unload: nothing to do",
+        "chat: job 1 pull: nothing to do",
+        "chat: job 2 validate: nothing to do",
+        "chat: job 3 unload: nothing to do",
         "chat: offline → starting (checked)",
         "chat: starting → warming (load_sent)",
         "chat: warming → ready (loaded)",
-        "job 4 load: done",
+        "chat: job 4 load: done",
     ]
 
 
@@ -98,17 +99,17 @@ def _end(db: Database, files: dict[str, str] | list[dict[str, str]], outcome: st
 @pytest.mark.parametrize(
     ("files", "outcome", "said"),
     [
-        ({"/m/tiny.gguf": "there"}, "skipped", "tiny: nothing to fetch"),
-        ({}, "skipped", "tiny: nothing to fetch"),
+        ({"/m/tiny.gguf": "there"}, "skipped", "slot chat: tiny: nothing to fetch"),
+        ({}, "skipped", "slot chat: tiny: nothing to fetch"),
         (
             {"/m/tiny.gguf": "linked"},
             "done",
-            "tiny: 1 file linked: source and model are one file",
+            "slot chat: tiny: 1 file linked: source and model are one file",
         ),
         (
             {"a": "downloaded", "b": "there", "c": "downloaded"},
             "done",
-            "tiny: 2 files downloaded, 1 file there already",
+            "slot chat: tiny: 2 files downloaded, 1 file there already",
         ),
     ],
 )
@@ -125,7 +126,7 @@ def test_a_validation_ends_with_how_many_files_are_good(run: Run, chat: Database
     worker = _soon(chat, lambda: _end(chat, [{"path": "a"}, {"path": "b"}], "done"), on=1)
     done = run("slot", "validate", "chat", "--wait", 20)
     worker.join()
-    assert (done.code, done.out) == (0, "tiny: 2 files checked, good\n")
+    assert (done.code, done.out) == (0, "slot chat: tiny: 2 files checked, good\n")
 
 
 def _into_error(db: Database, error: Hal0Error) -> None:
@@ -144,7 +145,7 @@ def test_a_pull_into_a_slot_in_error_says_that_it_is_still_so(run: Run, chat: Da
     done = run("slot", "pull", "chat", "--again", "--wait", 20)
     worker.join()
     assert done.out.splitlines() == [
-        "tiny: 1 file linked: source and model are one file",
+        "slot chat: tiny: 1 file linked: source and model are one file",
         "slot chat: still in error (preload.checksum_mismatch); `hal0 slot load chat`",
     ]
     line = run("slot", "list").out.splitlines()[1]
@@ -182,6 +183,32 @@ def test_a_load_that_fails_tells_which_job_why_and_with_what_evidence(
     assert "job 1 (pull) of slot chat failed" in done.err
     assert "preload.checksum_mismatch: the bytes differ" in done.err
     assert "expected: aa" in done.err
+
+
+def test_json_names_the_slot_in_its_advice_too(run: Run, chat: Database) -> None:
+    error = ChecksumMismatch("bad bytes; then `hal0 slot load SLOT`, or `hal0 job retry ID`")
+    worker = _soon(chat, lambda: fail_next(chat, error))
+    told = json.loads(run("slot", "load", "chat", "--wait", "--json").out)
+    worker.join()
+    advice = "bad bytes; then `hal0 slot load chat`, or `hal0 job retry 1`"
+    assert [one["error"]["detail"] for one in told["results"]] == [advice] * 4
+
+
+def test_what_a_job_is_in_again_and_again_is_said_once(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = Lines()
+    for _ in range(3):
+        shown.progress("chat: job 4 load: waits for engine default", 0, 0)
+        shown.progress("chat: job 4 load running", 0, 0)
+    shown.line("chat: offline → starting (checked)")
+    for done in (10, 15, 25):
+        shown.progress("chat: job 4 load: download", done, 100)
+    assert capsys.readouterr().err.splitlines() == [
+        "chat: job 4 load: waits for engine default",
+        "chat: job 4 load running",
+        "chat: offline → starting (checked)",
+        "chat: job 4 load: download (10 %)",
+        "chat: job 4 load: download (20 %)",
+    ]
 
 
 def test_json_goes_to_stdout_and_everything_else_to_stderr(run: Run, chat: Database) -> None:

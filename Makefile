@@ -8,6 +8,7 @@ MINUTES ?= 5
 BIN := .venv/bin
 
 export PYTHON
+unexport PYTHONDONTWRITEBYTECODE # tests start some hundred processes of hal0
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo nuclear test chaos soak bench check check-format check-lint check-types check-imports check-schema clean
@@ -25,6 +26,7 @@ nuclear: setup  ## what a bad file does to every model of Lemonade, with hal0 be
 	@$(BIN)/python -m tests.nuclear
 
 test: setup  ## all tests; PYTEST_ARGS goes to pytest
+	@bash .ci/set-up-browser
 	@$(BIN)/pytest -n 3 --dist loadgroup $(PYTEST_ARGS)
 
 chaos: setup  ## campaigns of kill -9 under traffic, one table; SEED=7 MINUTES=30

@@ -15,8 +15,10 @@ from hal0 import points
 from hal0.access.roles import GRANTED
 from hal0.api import failed_logins, idempotency
 from hal0.api.auth import TABLE
+from hal0.api.metrics import registry_of
 from hal0.cli import COMMANDS
 from hal0.cli.exits import Exit
+from hal0.db import Database
 from hal0.errors import Hal0Error, tree
 from hal0.file_modes import UMASK
 from hal0.settings import Settings
@@ -31,7 +33,7 @@ GLOSSARY = """
 slot; state, transition, cause; evidence; actor; home; model, file; chain; job; superseded; attempt
 worker; claim, fence; owner; beat, silent; rescue; bell; source, part; lane; mark; engine; adopted
 preload validation; generation; lease; drain; pinned; demote, idle unload; wake; reconcile
-incident; campaign
+incident; campaign; probe; starter
 """
 NOT_SET = "\N{EN DASH}"
 
@@ -160,6 +162,30 @@ def test_every_route_is_in_the_readme_with_its_role() -> None:
     found = [cells(row) for row in rows("REST")]
     assert [(route, role) for route, role, _ in found] == expected
     assert all(what for *_, what in found)
+
+
+def test_every_metric_is_in_the_readme_with_its_labels(db: Database) -> None:
+    there = {
+        metric.name: metric
+        for metric in registry_of(db, lambda: 0, patience_s=60).collect()
+        if metric.name.startswith("hal0_")
+    }
+    written = {
+        name.removesuffix("_total"): labels
+        for names, labels, _ in map(cells, rows("Metrics"))
+        for name in re.findall(r"`([^`]+)`", names)
+    }
+    assert set(written) == set(there)
+    for name, metric in there.items():
+        told = {label for sample in metric.samples for label in sample.labels} - {"le"}
+        assert not told or told == set(written[name].split(", ")) - {""}, name
+
+
+def test_every_event_is_in_the_readme_and_no_other() -> None:
+    sources = [ROOT / "hal0" / "api" / name for name in ("news.py", "events.py")]
+    code = "\n".join(source.read_text(encoding="utf-8") for source in sources)
+    named = set(re.findall(r'\bevent\("(\w+)"', code))
+    assert {cells(row)[0].strip("`") for row in rows("Events")} == named
 
 
 def test_the_readme_tells_what_an_idempotency_key_may_be_and_how_long_it_is_kept() -> None:

@@ -189,4 +189,4 @@ def check_parking_is_told(house: House) -> None:
         shown, cwd=ROOT, env=house.env, capture_output=True, text=True, check=True
     )
     (line,) = [line for line in told.stdout.splitlines() if line.startswith("victim")]
-    assert line.endswith("parked")
+    assert line.endswith("parked: no machine loads it again")

@@ -130,18 +130,6 @@ async def test_a_load_waits_for_a_running_unload_of_its_engine(
     assert await _waiting_for(api, load) == f"unload of slot one (job {unload})"
 
 
-async def test_a_job_that_is_about_to_ask_its_engine_again_still_waits_for_it(
-    api: httpx.AsyncClient, db: Database
-) -> None:
-    make_model(db)
-    make_slot(db, "chat", "tiny")
-    ask_load(db)
-    held = skip_to_load(db)
-    with db.write() as tx:
-        claims.put_back(tx, held, Outcome.DEFERRED, after_s=0.001)
-    assert await _waiting_for(api, held.job.id) == "engine default"
-
-
 async def test_a_deferred_job_waits_for_its_engine_until_it_may_run_again(
     api: httpx.AsyncClient, db: Database
 ) -> None:

@@ -136,6 +136,7 @@ def _filter_and_export(house: House, visitor: Visitor, tmp_path: Path) -> None:
     page = visitor.page
     page.mouse.move(0, 0)
     page.keyboard.press("/")
+    page.wait_for_selector("#filter:focus")
     page.keyboard.type("state:failed slot:vision")
     page.wait_for_url("**filter=state%3Afailed+slot%3Avision")
     page.wait_for_function("document.querySelectorAll('#record tbody tr[id]').length === 1")

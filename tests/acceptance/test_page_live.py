@@ -189,11 +189,13 @@ def test_what_is_selected_opened_or_at_the_mark_is_left_alone_until_it_is_not(
     see_pinned(page, "chat")
     visitor.see("#live", "live")
 
-    page.click("#slot-embed >> text=evidence")
+    pin(house, "embed")
+    see_pinned(page, "embed")
+    page.eval_on_selector("#slot-embed summary", "summary => summary.click()")
     pin(house, "embed", is_pinned=False)
     visitor.see("#live", "paused while you read")
     see_pinned(page, "embed")
-    page.click("#slot-embed >> text=evidence")
+    page.eval_on_selector("#slot-embed summary", "summary => summary.click()")
     see_pinned(page, "embed", is_pinned=False)
 
     page.keyboard.press("j")

@@ -69,6 +69,7 @@ async function draw(id) {
 
 export function swap(part, fresh) {
   const had = part.contains(document.activeElement) ? document.activeElement : null;
+  const caret = had?.selectionStart;
   if (had?.id === "filter" && fresh.dataset.tab === part.dataset.tab) {
     $("#filter", fresh)?.replaceWith(had); // with what is typed
   }
@@ -80,6 +81,7 @@ export function swap(part, fresh) {
   const is = `="${CSS.escape(action ?? "")}"]`;
   const same = had.id ? document.getElementById(had.id) : $(`[action${is} button, [href${is}`, fresh);
   same?.focus({ preventScroll: true });
+  if (same === had && typeof caret === "number") same.setSelectionRange(caret, caret);
 }
 
 /* What somebody chose and did not send yet stays chosen. */

@@ -88,9 +88,10 @@ def _see_the_next_load_go_on(house: House, lemond: Lemond, visitor: Visitor) -> 
     visitor.page.wait_for_selector(f"{card('chat', 'warming')} .progress[data-began]")
     visitor.page.wait_for_function(
         "() => { const bar = document.querySelector('#slot-chat .progress');"
+        "  if (bar === null) return false;"
         "  const width = +bar.querySelector('.done').getAttribute('width');"
-        "  window.bar ??= bar; window.begun ??= width;"
-        "  return bar === window.bar && width > window.begun; }"
+        "  if (bar !== window.bar) [window.bar, window.begun] = [bar, width];"
+        "  return width > window.begun; }"
     )
     lemond.script(models={"tiny": {"load": "ok"}})
     visitor.page.wait_for_selector(card("chat", "ready"))

@@ -27,7 +27,7 @@ class Commits:
         try:
             with database_errors(self._path):
                 found = int(self._connected().execute("PRAGMA data_version").fetchone()[0])
-        except Exception:
+        except Exception:  # whatever it was: the next look makes a new connection
             self.close()
             raise
         is_new, self._seen = found != self._seen, found

@@ -5,6 +5,7 @@ before would undo it. Only a pull or a check that ended since asked for nothing 
 is in error of an older chain, that one is taken.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -16,6 +17,8 @@ from hal0.jobs.ledger.rows import IS_QUEUED, IS_RUNNING, JOB_COLUMNS, By, Job, r
 from hal0.slots.queries import slot_by_id, slot_named
 from hal0.states import JobKind, JobState, SlotState
 from hal0.tables import chains, jobs, slots
+
+Order = Callable[[Connection, int, By], Sequence[Job]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,21 +152,10 @@ def cancel_all(
 
     `dry_run` does the same and takes it back. Needs a write transaction. Raises SlotNotFound.
     """
-    results = []
-    for slot, job in open_jobs(tx, wanted):
-        savepoint = tx.begin_nested()
-        try:
-            gone = tuple(other.id for other in cancel(tx, job.id, by))
-        except RequestError as refusal:
-            savepoint.rollback()
-            results.append(Cancelled(slot, job, refusal=refusal))
-            continue
-        if dry_run:
-            savepoint.rollback()
-        else:
-            savepoint.commit()
-        results.append(Cancelled(slot, job, gone))
-    return results
+    return [
+        Cancelled(slot, job, *_tried(tx, cancel, job, by, dry_run))
+        for slot, job in open_jobs(tx, wanted)
+    ]
 
 
 def retry_all(tx: Connection, wanted: BulkFilter, by: By, *, dry_run: bool) -> list[Retried]:
@@ -171,18 +163,24 @@ def retry_all(tx: Connection, wanted: BulkFilter, by: By, *, dry_run: bool) -> l
 
     `dry_run` does the same and takes it back. Needs a write transaction. Raises SlotNotFound.
     """
-    results = []
-    for slot, failed in newest_failures(tx, wanted):
-        savepoint = tx.begin_nested()
-        try:
-            queued = tuple(job.id for job in retry(tx, failed.id, by))
-        except RequestError as refusal:
-            savepoint.rollback()
-            results.append(Retried(slot, failed, refusal=refusal))
-            continue
-        if dry_run:
-            savepoint.rollback()
-        else:
-            savepoint.commit()
-        results.append(Retried(slot, failed, queued))
-    return results
+    return [
+        Retried(slot, failed, *_tried(tx, retry, failed, by, dry_run))
+        for slot, failed in newest_failures(tx, wanted)
+    ]
+
+
+def _tried(
+    tx: Connection, do: Order, job: Job, by: By, dry_run: bool
+) -> tuple[tuple[int, ...], RequestError | None]:
+    """Do it to a job, unless that is refused; return the ids of all it took, and the refusal."""
+    savepoint = tx.begin_nested()
+    try:
+        done = tuple(other.id for other in do(tx, job.id, by))
+    except RequestError as refusal:
+        savepoint.rollback()
+        return (), refusal
+    if dry_run:
+        savepoint.rollback()
+    else:
+        savepoint.commit()
+    return done, None
